@@ -7,6 +7,7 @@ use t3_dispatch::{
     cli::{EXIT_CONFIG, Serve},
     config::{self, LoadedConfig, Mode, check},
     process::run::{self, ServeError},
+    sys::allocator,
 };
 
 /// The allocator of musl has one lock for all threads, and maps and unmaps the buffers of each
@@ -94,6 +95,7 @@ fn serve(options: Serve, about: &str, warnings: &[String]) -> anyhow::Result<()>
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("dispatch")
+        .on_thread_park(allocator::worker_is_idle)
         .build()
         .context("cannot start the runtime")?;
     let result = runtime.block_on(run::run(options, writer));

@@ -108,6 +108,8 @@ impl Bursts {
         while self.cuts.front().is_some_and(|(at, _)| at.saturating_add(3 * WINDOW) < now) {
             self.cuts.pop_front();
         }
+        // A burst of thousands may be the last for days.
+        self.cuts.shrink_to(2 * self.cuts.len());
     }
 }
 

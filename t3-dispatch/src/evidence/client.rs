@@ -30,6 +30,7 @@ use crate::{
     evidence::{
         live_reports::{self, StatsReporter},
         patience::{Patience, Wait},
+        recent::RecentRecords,
     },
     relay::live_stats::LiveStats,
     sys::{clock, seqpacket},
@@ -52,9 +53,6 @@ const POLL: Duration = Duration::from_millis(50);
 /// may still hold their sessions, and it writes those that are lost.
 const UNDELIVERED_AGE: Nanos = 600_000_000_000;
 const UNDELIVERED_MAX: usize = 20_000;
-/// Records sent last. t3-trace may end before it has read them, or before they are in its spool, so
-/// they are sent again. A socket holds about 100 (`net.core.wmem_default`).
-const RECENT: usize = 256;
 
 #[derive(Default)]
 struct State {
@@ -66,8 +64,8 @@ struct State {
     /// The connected t3-trace accepts the facts of sessions that end.
     accepts_ending: bool,
     undelivered: VecDeque<(Nanos, ToTrace)>,
-    /// The last messages of [`ToTrace::Done`] on all connections, up to [`RECENT`].
-    recent: VecDeque<ToTrace>,
+    /// On all connections.
+    recent: RecentRecords,
     /// Answers to queries so far.
     answers: u64,
     /// Last report of the connected t3-trace.
@@ -169,6 +167,15 @@ impl EvidenceClient {
         } else {
             state.keep_undelivered(message);
         }
+    }
+
+    /// Returns the memory of tables that were larger.
+    pub fn shrink(&self) {
+        let mut state = self.lock();
+        let State { sessions, queries, undelivered, .. } = &mut *state;
+        sessions.shrink_to(2 * sessions.len());
+        queries.shrink_to(2 * queries.len());
+        undelivered.shrink_to(2 * undelivered.len());
     }
 
     /// Number of registered sessions that opened before `then` and have no recognised heartbeat.
@@ -288,8 +295,8 @@ impl EvidenceClient {
             let mut reporter = StatsReporter::new(Instant::now());
             loop {
                 while let Some(message) = waiting.front() {
-                    send(&socket, message).await?;
-                    self.lock().sent(waiting.pop_front());
+                    let encoded = send(&socket, message).await?;
+                    self.lock().sent(waiting.pop_front(), &encoded);
                 }
                 tokio::select! {
                     message = queue.recv() => match message {
@@ -298,7 +305,7 @@ impl EvidenceClient {
                     },
                     // One at a time, so that records and queries do not wait for a complete
                     // collection.
-                    stats = reporter.message(|all| self.stats(all)) => send(&socket, &stats).await?,
+                    stats = reporter.message(|all| self.stats(all)) => drop(send(&socket, &stats).await?),
                     Some(ms) = leases.recv() => reporter.renew(ms, Instant::now()),
                 }
             }
@@ -348,12 +355,7 @@ impl State {
         let mut backlog: VecDeque<_> = watch.into_iter().chain(sessions).collect();
         let picked_up = self.picked_up.clone().filter(|_| self.accepts_kept);
         backlog.extend(picked_up.map(|ended| ToTrace::PickedUp { ended }));
-        backlog.extend(self.recent.drain(..).map(|mut message| {
-            if let ToTrace::Done { again, .. } = &mut message {
-                *again = true;
-            }
-            message
-        }));
+        backlog.extend(self.recent.take());
         let now = clock::now();
         let recent = self.undelivered.drain(..).filter(|(at, _)| now.saturating_sub(*at) < UNDELIVERED_AGE);
         backlog.extend(recent.map(|(_, message)| message));
@@ -361,12 +363,9 @@ impl State {
     }
 
     /// The socket has the message.
-    fn sent(&mut self, message: Option<ToTrace>) {
-        if let Some(message @ ToTrace::Done { .. }) = message {
-            if self.recent.len() >= RECENT {
-                self.recent.pop_front();
-            }
-            self.recent.push_back(message);
+    fn sent(&mut self, message: Option<ToTrace>, encoded: &[u8]) {
+        if matches!(message, Some(ToTrace::Done { .. })) {
+            self.recent.push(encoded);
         }
     }
 
@@ -409,12 +408,13 @@ impl State {
     }
 }
 
-async fn send(socket: &UnixSeqpacket, message: &ToTrace) -> io::Result<()> {
+/// Sends a message, and returns it as it was sent.
+async fn send(socket: &UnixSeqpacket, message: &ToTrace) -> io::Result<Vec<u8>> {
     let bytes = serde_json::to_vec(message)?;
     timeout(SEND_TIMEOUT, socket.send(&bytes))
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "t3-trace does not read its socket"))??;
-    Ok(())
+    Ok(bytes)
 }
 
 /// Returns the next message, `None` at the end of the connection. Unknown messages of a newer

@@ -5,3 +5,4 @@ pub mod live_reports;
 pub mod loop_lag;
 pub mod patience;
 pub mod pause;
+mod recent;

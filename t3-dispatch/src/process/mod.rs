@@ -2,6 +2,7 @@
 
 pub mod fd_limit;
 pub mod file_watch;
+mod memory;
 pub mod reload;
 pub mod restart;
 pub mod run;

@@ -381,6 +381,7 @@ pub fn start(app: &Arc<App>, listeners: Vec<TcpListener>) -> Vec<u16> {
     tokio::spawn(async move { recorder.lag.run(|late| recorder.metrics.loop_lag(late)).await });
     tokio::spawn(Arc::clone(&app.recorder).write_bursts());
     tokio::spawn(Arc::clone(&app.recorder).write_attempts_regularly());
+    tokio::spawn(super::memory::return_regularly(Arc::clone(&app.recorder)));
     tokio::spawn(rejections::sum_up(Arc::clone(&app.rejections)));
     ports
 }

@@ -107,6 +107,13 @@ impl Recorder {
         }
     }
 
+    /// Forgets sessions that ended too long ago, and returns the memory of tables that were larger.
+    pub fn shrink(&self) {
+        self.reconnects.lock().unwrap_or_else(PoisonError::into_inner).shrink(clock::now());
+        self.evidence.shrink();
+        self.shutdown.shrink();
+    }
+
     /// Returns the burst that this close belongs to. A candidate waits for other cuts of the same
     /// second.
     pub(super) async fn burst_around(&self, session: &Session) -> Option<Burst> {

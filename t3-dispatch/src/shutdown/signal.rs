@@ -109,6 +109,13 @@ impl ShutdownSignal {
         drop(wakers);
         Listener { signal: Arc::clone(self), waker, id }
     }
+
+    /// Returns the memory of a table that had more listeners.
+    pub fn shrink(&self) {
+        let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = wakers.1.len();
+        wakers.1.shrink_to(2 * left);
+    }
 }
 
 /// Wakes one task on each change of the signal.

@@ -1,5 +1,6 @@
-//! Sockets, their owners, users, clock, timeouts and random numbers.
+//! Sockets, their owners, users, clock, timeouts, random numbers and the allocator.
 
+pub mod allocator;
 pub mod bind;
 pub mod clock;
 pub mod descriptors;
