@@ -151,6 +151,7 @@ fn run_phases(options: &Options, fixture: &mut Fixture) -> Result<Report> {
     let unknown = closes().filter(|record| record.verdict == Verdict::Unknown).count();
     let lost = closes().filter_map(|record| record.lost).sum();
     let status = fixture.stack.status()?;
+    std::thread::sleep(Duration::from_secs(options.settle));
     Ok(Report {
         seed: fixture.seed,
         sessions: options.sessions,
@@ -162,6 +163,7 @@ fn run_phases(options: &Options, fixture: &mut Fixture) -> Result<Report> {
         registered,
         heartbeats: Times::of(rtts),
         dispatch: [before, with, sample(dispatch)],
+        settle_seconds: options.settle,
         samples,
         cpu,
         unknown,

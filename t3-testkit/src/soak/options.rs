@@ -22,6 +22,11 @@ pub struct Options {
     /// Seconds over which they end
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub closing: u64,
+    /// Seconds after the last session until memory is measured; then t3-dispatch may have 2 MiB
+    /// more anonymous memory than before the first session. It returns memory once a minute, and
+    /// remembers a session for a minute, so 130 or more. 0: memory may stay
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=10_000))]
+    pub settle: u64,
     /// Number of users, each with a serve
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=50))]
     pub users: u32,

@@ -15,6 +15,8 @@ const FLAT_KIB: u64 = 2 << 10;
 /// Sessions per tolerated lost kernel event. The kernel skips and counts a program that would
 /// interrupt itself on its CPU; the records must still be right. A full ring or map loses hundreds.
 const FOR_ONE_LOST: u64 = 1_000;
+/// Memory that the process may keep after its sessions.
+const RETURNED_KIB: u64 = 2 << 10;
 /// Tolerated difference of descriptors.
 const SPARE: usize = 8;
 
@@ -59,6 +61,8 @@ pub struct Report {
     pub heartbeats: Times,
     /// dispatch before the first session, with all, and after the last.
     pub dispatch: [Held; 3],
+    /// Seconds between the last session and the last measurement; 0: memory may stay.
+    pub settle_seconds: u64,
     /// Memory while sessions were held; growth is relative to the first sample.
     pub samples: Vec<Sample>,
     pub cpu: Cpu,
@@ -132,6 +136,13 @@ impl Report {
                 "t3-dispatch had {before} descriptors, with all open {with}, after all {after}"
             ));
         }
+        let [before, _, after] = self.dispatch.map(|held| held.anonymous_kib);
+        if self.settle_seconds > 0 && after > before + RETURNED_KIB {
+            wrong.push(format!(
+                "t3-dispatch had {before} KiB of anonymous memory, {} s after the last session {after}",
+                self.settle_seconds
+            ));
+        }
         wrong.extend(self.limits.iter().flat_map(Limits::findings));
         wrong
     }
@@ -157,12 +168,15 @@ impl Report {
         );
         let [before, with, after] = self.dispatch;
         println!(
-            "t3-dispatch: {} KiB and {} descriptors before, {} and {} with all, {} and {} after",
+            "t3-dispatch: {} KiB ({} anonymous) and {} descriptors before, {} ({}) and {} with all, {} ({}) and {} after",
             before.rss_kib,
+            before.anonymous_kib,
             before.descriptors,
             with.rss_kib,
+            with.anonymous_kib,
             with.descriptors,
             after.rss_kib,
+            after.anonymous_kib,
             after.descriptors
         );
         let growth = self.growth_kib();
@@ -212,7 +226,7 @@ mod tests {
     use crate::soak::limits::{Kind, Row};
 
     fn report() -> Report {
-        let held = |rss_kib, descriptors| Held { rss_kib, descriptors };
+        let held = |rss_kib, descriptors| Held { rss_kib, anonymous_kib: rss_kib / 2, descriptors };
         let sample = |seconds, dispatch_kib| Sample { seconds, dispatch_kib, trace_kib: 50_000 };
         Report {
             seed: 1,
@@ -225,6 +239,7 @@ mod tests {
             registered: 1_000,
             heartbeats: Times::default(),
             dispatch: [held(9_000, 20), held(300_000, 2_020), held(200_000, 22)],
+            settle_seconds: 0,
             samples: vec![sample(0.0, 300_000), sample(5.0, 305_000), sample(10.0, 299_000)],
             cpu: Cpu::default(),
             unknown: 0,
@@ -266,6 +281,10 @@ mod tests {
             spoil(&mut report);
             assert_eq!(report.findings().len(), 1, "{number}: {:?}", report.findings());
         }
+        let mut settled = Report { settle_seconds: 130, ..report() };
+        assert_eq!(settled.findings().len(), 1, "memory stays");
+        settled.dispatch[2].anonymous_kib = settled.dispatch[0].anonymous_kib + RETURNED_KIB;
+        assert_eq!(settled.findings(), [""; 0]);
         let unmeasured = Report { samples: Vec::new(), ..report() };
         assert_eq!(unmeasured.findings().len(), 2);
     }

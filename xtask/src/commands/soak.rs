@@ -1,5 +1,5 @@
-//! `cargo xtask soak`: builds with optimisation and runs `t3-soak` of t3-testkit as root, because
-//! kernel events need root.
+//! `cargo xtask soak`: builds the programs as the packages contain them and runs `t3-soak` of
+//! t3-testkit with them, as root, because kernel events need root.
 
 use std::process::ExitCode;
 
@@ -7,11 +7,15 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::tools::apt_packages::{self, PackageSet};
-use crate::tools::run::run_checked;
-use crate::tools::{cargo, ebpf, paths, progress, sudo};
+use crate::tools::arch::Arch;
+use crate::tools::{cargo, programs, progress, sudo};
 
 const PACKAGE: &str = "t3-testkit";
 const PROGRAM: &str = "t3-soak";
+/// Time after the last session until memory is compared with that of the start, in seconds.
+const SETTLE: u64 = 130;
+/// As in the unit.
+const ENVIRONMENT: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "0");
 
 #[derive(Debug, Args)]
 pub struct SoakArgs {
@@ -28,19 +32,16 @@ pub struct SoakArgs {
 
 pub fn run(args: &SoakArgs) -> Result<ExitCode> {
     apt_packages::ensure(PackageSet::Host)?;
-    ebpf::build()?;
-    progress::step("compiling with optimisation");
-    let mut command = cargo::cargo();
-    command.args(["build", "--release", "-p", "t3-trace", "-p", "t3-dispatch"]);
-    run_checked("programs", command)?;
+    let programs = programs::release(Arch::Amd64)?;
     let Some(program) = cargo::binary(PACKAGE, PROGRAM, true)? else {
         bail!("{PACKAGE} has no program `{PROGRAM}`");
     };
     let Some(mut command) = sudo::command(&program) else {
         bail!("{PROGRAM} needs root, or sudo without a password, for its private journald and for t3-trace");
     };
-    command.env("T3_BIN_DIR", paths::cargo_target().join("release"));
-    for (name, value) in [("--sessions", u64::from(args.sessions)), ("--seconds", args.seconds)] {
+    command.env("T3_BIN_DIR", programs).env(ENVIRONMENT.0, ENVIRONMENT.1);
+    let options = [("--sessions", args.sessions.into()), ("--seconds", args.seconds), ("--settle", SETTLE)];
+    for (name, value) in options {
         command.arg(name).arg(value.to_string());
     }
     progress::step(&format!("{} sessions for {} s", args.sessions, args.seconds));
