@@ -27,7 +27,10 @@ use t3_trace_cli::{
     live::{args::LiveArgs, history},
     present::text::Paint,
     server::LokiArgs,
-    store::{self, Kind, LokiStore, Query, Store, StoreArgs, StoreKind, Want},
+    store::{
+        self, Kind, LokiStore, Query, Store, StoreArgs, StoreKind, Want,
+        starts::{FAILED_ID, STARTED_ID},
+    },
     time::{Moment, rfc3339},
 };
 use t3_trace_host::journal_trust::Trust;
@@ -86,6 +89,12 @@ fn fixture(records: &[CloseRecord], start: u64) -> Fixture {
             &unit,
             &format!("{unit}: Main process exited, code=killed, status=9/KILL"),
         );
+        let (id, text) = match n % 3 {
+            0 => (STARTED_ID, format!("Started {unit} - T3 serve of {user}.")),
+            1 => (FAILED_ID, format!("{unit}: Failed with result 'signal'.")),
+            _ => ("be02cf6855d2428ba40df7e9d022f03d", format!("Stopped {unit} - T3 serve of {user}.")),
+        };
+        fixture.start(at + 11_000, HOST, &unit, id, &text);
         // An incident of three users.
         if n < 3 {
             let cut = format!(
@@ -215,6 +224,48 @@ fn closes_gives_the_same_output_in_every_form() {
     }
 }
 
+#[test]
+fn what_changed_is_between_the_closes() {
+    let start = two_hours_ago();
+    let mut records = records();
+    records.truncate(2);
+    let mut fixture = fixture(&records, start);
+    let dispatch = "t3-dispatch.service";
+    let text = format!("Started {dispatch} - Reverse\u{1b}[2J proxy.");
+    fixture.start(start + 2_000_000, HOST, dispatch, STARTED_ID, &text);
+    fixture.start(start + 9 * SECOND, HOST, "cron.service", STARTED_ID, "Started cron.service - Cron.");
+    let text = "t3-trace.service: Failed with result 'watchdog'.";
+    fixture.start(start + 9 * SECOND, HOST, "t3-trace.service", FAILED_ID, text);
+    let (url, _loki) = Loki::new(fixture.lines(Shipper::Promtail)).start();
+    let args = ClosesArgs { since: Some(at(start - SECOND)), ..ClosesArgs::default() };
+    for store in [&fixture.journal(HOST) as &dyn Store, &open(&url, |_| ())] {
+        let (text, _) = listed(&args, store);
+        // Without the heading, the day and folded parts.
+        let rows = text.split("\n\n").next().unwrap().lines();
+        let rows: Vec<_> = rows.filter(|line| line.get(2..3) == Some(":")).collect();
+        let expected = [
+            "conn000000000",
+            "-- Started t3-serve@user0.service - T3 serve of user0.",
+            "cut0",
+            "cut1",
+            "-- Started t3-dispatch.service - Reverse\u{fffd}[2J proxy.",
+            "conn000000001",
+            "-- t3-serve@user1.service: Failed with result 'signal'.",
+            "-- t3-trace.service: Failed with result 'watchdog'.",
+        ];
+        assert_eq!(rows.len(), expected.len(), "{text}");
+        for (row, expected) in rows.iter().zip(expected) {
+            assert!(row[8..].starts_with(&format!("  {expected}")), "{row}\n{text}");
+        }
+        let user = Some("user0".to_owned());
+        let one = ClosesArgs { since: args.since, user, no_summary: true, ..ClosesArgs::default() };
+        let (text, _) = listed(&one, store);
+        assert!(text.contains("serve@user0") && !text.contains("serve@user1"), "{text}");
+        let json = ClosesArgs { since: args.since, json: true, ..ClosesArgs::default() };
+        assert!(!listed(&json, store).0.contains("Started"));
+    }
+}
+
 /// Short records: 100,000 with their opens.
 fn many(hosts: &[&str], start: u64) -> (Vec<Line>, usize) {
     const CLOSES: usize = 100_000;
@@ -332,6 +383,29 @@ fn an_incomplete_answer_says_so_and_has_another_exit_status() {
     // The last line of the host is more than a quarter of an hour old.
     let silent: Vec<_> = lines.iter().filter(|line| line.text != "a line").cloned().collect();
     incomplete(Loki::new(silent), |_| ());
+}
+
+#[test]
+fn explain_has_another_exit_status_if_a_silent_host_may_have_the_close() {
+    let (records, start) = (records(), two_hours_ago());
+    let mut fixture = fixture(&records, start);
+    // Its last line is two hours old.
+    let mut other = records[0].clone();
+    "elsewhere0001".clone_into(&mut other.conn);
+    fixture.close(start, "devvm9", &other);
+    let (url, _loki) = Loki::new(fixture.lines(Shipper::Alloy)).start();
+    let store = open(&url, |_| ());
+    let explained = |conn: Option<&str>| {
+        let (conn, last) = (conn.map(str::to_owned), conn.is_none());
+        let args = ExplainArgs { conn, last, since: Some(at(start - SECOND)), ..ExplainArgs::default() };
+        let mut out = Vec::new();
+        let complete = explain::explain(&args, &store, TRUST, &mut out).unwrap();
+        (complete, out.is_empty())
+    };
+    // The only close with this id, the last that has arrived, and one that has not.
+    assert_eq!(explained(Some(&records[0].conn)), (Completeness::Complete, false));
+    assert_eq!(explained(None), (Completeness::Incomplete, false));
+    assert_eq!(explained(Some("nosuchconn")), (Completeness::Incomplete, true));
 }
 
 #[test]

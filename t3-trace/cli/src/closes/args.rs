@@ -29,6 +29,7 @@ Exit status:
   2  usage or configuration error
   3  a part could not be read (see stderr), a limit was reached, or the journal of a host does not
      arrive in Loki: closes may be missing
+  130  interrupted by Ctrl-C: the output is not complete
 
 Environment: NO_COLOR disables colours, unless --color says otherwise.")]
 pub struct ClosesArgs {
@@ -108,6 +109,12 @@ impl ClosesArgs {
     #[must_use]
     pub const fn summarises(&self) -> bool {
         !(self.json || self.csv || self.no_summary || self.incidents)
+    }
+
+    /// Whether a table for a person is printed, with more than the records.
+    #[must_use]
+    pub const fn has_table(&self) -> bool {
+        self.lists() && !(self.json || self.csv)
     }
 
     /// Whether a table or lines of records are printed.

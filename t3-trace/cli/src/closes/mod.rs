@@ -2,6 +2,7 @@
 //! as JSON or as CSV.
 
 pub mod args;
+pub mod changes;
 pub mod csv;
 pub mod entry;
 pub mod filter;
@@ -12,14 +13,14 @@ pub mod reconciled;
 pub mod summary;
 pub mod versions;
 
-use std::io::{self, BufWriter, Write};
+use std::{
+    io::{self, BufWriter, Write},
+    path::Path,
+};
 
 use anyhow::Context;
 use t3_record::CloseRecord;
-use t3_trace_host::{
-    clock::realtime_secs,
-    journal_trust::{DISPATCH_USER, Trust},
-};
+use t3_trace_host::journal_trust::{DISPATCH_USER, Trust};
 
 use crate::{
     journal::{Completeness, access, export_format::Entry, json_entry::Unusable, warnings::Warnings},
@@ -28,9 +29,10 @@ use crate::{
         text::{self, Paint},
     },
     store::{self, ReadError, Store, StoreKind},
-    time::local,
+    time::{Moment, local},
 };
 use args::ClosesArgs;
+use changes::{Change, Changes, dpkg};
 use entry::EntryKind;
 use incidents::Incidents;
 use progress::Progress;
@@ -111,6 +113,7 @@ struct ClosesPrinter<'a, W> {
     reconciled: Reconciled,
     incidents: Incidents,
     versions: Versions,
+    changes: Changes,
     warnings: Warnings,
     /// Each record has its host.
     shows_host: bool,
@@ -130,6 +133,7 @@ impl<'a, W: Write> ClosesPrinter<'a, W> {
             reconciled: Reconciled::default(),
             incidents: Incidents::default(),
             versions: Versions::default(),
+            changes: Changes::default(),
             warnings: Warnings::default(),
             shows_host: false,
         }
@@ -140,15 +144,16 @@ impl<'a, W: Write> ClosesPrinter<'a, W> {
         let query = entry::query(self.args);
         let survey = store.survey(&query)?;
         self.shows_host = survey.has_many();
-        let now = realtime_secs().saturating_mul(1_000_000);
-        let until = self.args.until().map(|until| until.epoch_micros());
-        let end = i64::try_from(until.unwrap_or(now).min(now)).unwrap_or(i64::MAX).saturating_mul(1000);
-        self.warnings.merge(Warnings::of_loki(survey.silent(end)));
+        self.warnings.merge(survey.warnings(query.until));
         if let Err(error) = self.heading() {
             return Ok(Err(error));
         }
-        let mut progress = Progress::new(until, self.args.lists());
-        let read = self.read_reconciled(store, &mut summary).and_then(|()| {
+        let mut progress = Progress::new(query.until.map(Moment::epoch_micros), self.args.lists());
+        let mut before = || {
+            self.read_changes(store)?;
+            self.read_reconciled(store, &mut summary)
+        };
+        let read = before().and_then(|()| {
             store::read(store, &query, |entry| {
                 progress.step(|| entry.micros());
                 self.entry(entry, &mut summary)
@@ -168,7 +173,9 @@ impl<'a, W: Write> ClosesPrinter<'a, W> {
         let (written, warnings) = read?;
         self.warnings.merge(warnings);
         self.warnings.print("closes may be missing");
-        if let Err(error) = written.and_then(|()| self.due(u64::MAX, &mut summary)) {
+        let written = written.and_then(|()| self.due(u64::MAX, &mut summary));
+        let rest = self.changes.rest();
+        if let Err(error) = written.and_then(|()| self.between(rest)) {
             return Ok(Err(error));
         }
         if self.broken > 0 {
@@ -205,6 +212,36 @@ impl<'a, W: Write> ClosesPrinter<'a, W> {
         self.warnings.merge(read.1);
         found.sort();
         self.reconciled = found;
+        Ok(())
+    }
+
+    /// Keeps the changes of the host for the table.
+    fn read_changes(&mut self, store: &dyn Store) -> Result<(), ReadError> {
+        let args = self.args;
+        if !args.has_table() {
+            return Ok(());
+        }
+        let found = &mut self.changes;
+        let (_, warnings) = store::read(store, &changes::query(args), |entry| {
+            if let Some((change, boot)) = changes::of_entry(args, entry) {
+                found.keep(change, boot);
+            }
+            Ok::<(), std::convert::Infallible>(())
+        })?;
+        self.warnings.merge(warnings);
+        if store.is_here() {
+            match changes::packages(args, Path::new(dpkg::LOG)) {
+                Ok(packages) => packages.into_iter().for_each(|change| found.keep(change, None)),
+                Err(error) => {
+                    let log = dpkg::LOG;
+                    let _ = writeln!(
+                        io::stderr(),
+                        "t3-trace closes: cannot read {log}: {error}; package changes are not shown"
+                    );
+                }
+            }
+        }
+        found.sort();
         Ok(())
     }
 
@@ -246,12 +283,19 @@ impl<'a, W: Write> ClosesPrinter<'a, W> {
             return Ok(());
         }
         self.due(micros, summary)?;
+        if self.args.has_table() {
+            let changes = self.changes.before(micros, entry.host(), changes::boot(entry));
+            self.between(changes)?;
+        }
         self.close(&record, entry.host(), micros, summary)
     }
 
     /// Prints the reconciled records up to this time.
     fn due(&mut self, up_to: u64, summary: &mut Summary) -> io::Result<()> {
         while let Some(due) = self.reconciled.next(up_to) {
+            // t3-trace may have written it in a later boot.
+            let changes = self.changes.before(due.at, None, None);
+            self.between(changes)?;
             self.close(&due.record, due.host.as_deref(), due.at, summary)?;
         }
         Ok(())
@@ -279,11 +323,7 @@ impl<'a, W: Write> ClosesPrinter<'a, W> {
         if self.args.summary {
             return Ok(());
         }
-        let day = local::day(at);
-        if day != self.day {
-            writeln!(self.out, "{day}")?;
-            self.day = day;
-        }
+        self.day(at)?;
         if let Some(change) = self.versions.change(record, host) {
             let line = format!("{}{}", text::INDENT, self.paint.dim(&text::safe(&change)));
             writeln!(self.out, "{}", text::folded(&line, self.width))?;
@@ -291,6 +331,28 @@ impl<'a, W: Write> ClosesPrinter<'a, W> {
         let host = self.shows_host.then(|| host.unwrap_or_default());
         let line = close_line::close(record, &local::clock(at), host, self.paint);
         writeln!(self.out, "{}", text::folded(&line, self.width))
+    }
+
+    /// Prints the changes before a close.
+    fn between(&mut self, changes: Vec<Change>) -> io::Result<()> {
+        for Change { at, host, text } in changes {
+            let at = at / 1_000_000;
+            self.day(at)?;
+            let host = self.shows_host.then(|| host.as_deref().unwrap_or_default());
+            let line = close_line::change(&text, &local::clock(at), host, self.paint);
+            writeln!(self.out, "{}", text::folded(&line, self.width))?;
+        }
+        Ok(())
+    }
+
+    /// Prints the day in front of its first line.
+    fn day(&mut self, at: u64) -> io::Result<()> {
+        let day = local::day(at);
+        if day != self.day {
+            writeln!(self.out, "{day}")?;
+            self.day = day;
+        }
+        Ok(())
     }
 
     fn foot(&mut self, summary: Summary) -> io::Result<()> {

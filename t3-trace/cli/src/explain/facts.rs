@@ -2,8 +2,7 @@
 
 use t3_record::{BurstRecord, CloseRecord, OpenRecord, edge::Ended, probe::Disconnect};
 
-use super::changes::dpkg;
-use crate::layers::LayerData;
+use crate::{closes::changes::dpkg, layers::LayerData};
 
 /// A value with its time.
 #[derive(Debug, Clone, PartialEq)]

@@ -78,7 +78,7 @@ impl<'a> Journal<'a> {
     /// # Errors
     /// The journal cannot be read.
     pub fn find(&self, selector: &Selector) -> Result<Candidates, ReadError> {
-        let mut query = self.query();
+        let mut query = self.range(selector);
         let mut terms = Vec::new();
         match selector {
             Selector::Conn(conn) => {
@@ -86,11 +86,7 @@ impl<'a> Journal<'a> {
                 query.reverse = true;
                 terms.push(Term::new("conn", conn));
             }
-            Selector::Nearby { user, at } => {
-                query.since = Some(self.not_before(moment(at.secs.saturating_sub(find::NEAR))));
-                query.until = Some(moment(at.secs.saturating_add(at.span).saturating_add(find::NEAR)));
-                terms.push(Term::new("user", user));
-            }
+            Selector::Nearby { user, .. } => terms.push(Term::new("user", user)),
             Selector::Last { user } => {
                 query.reverse = true;
                 terms.extend(user.iter().map(|user| Term::new("user", user)));
@@ -122,6 +118,26 @@ impl<'a> Journal<'a> {
             })?;
         }
         Ok(found)
+    }
+
+    /// Returns the range in which a selection is searched.
+    fn range(&self, selector: &Selector) -> Query {
+        let mut query = self.query();
+        if let Selector::Nearby { at, .. } = selector {
+            query.since = Some(self.not_before(moment(at.secs.saturating_sub(find::NEAR))));
+            query.until = Some(moment(at.secs.saturating_add(at.span).saturating_add(find::NEAR)));
+        }
+        query
+    }
+
+    /// Returns a warning for each host of the store whose journal does not arrive: a close there may
+    /// be the one that was meant.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn silent(&self, selector: &Selector) -> Result<Warnings, ReadError> {
+        let query = self.range(selector);
+        Ok(self.store.survey(&query)?.warnings(query.until))
     }
 
     /// Calls `each` for every entry until it breaks.

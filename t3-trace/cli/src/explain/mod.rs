@@ -1,8 +1,8 @@
 //! `t3-trace explain`: one page about one close.
 //!
 //! Conclusion, confidence, timeline, checks and next steps. The conclusion is that of the record;
-//! a page that contradicts its verdict is a bug. Only this file, [`journal`] and the log of dpkg in
-//! [`changes`] do IO; the other modules are pure.
+//! a page that contradicts its verdict is a bug. Only this file and [`journal`] do IO; the other
+//! modules are pure.
 
 pub mod args;
 pub mod changes;
@@ -28,7 +28,8 @@ use anyhow::Context;
 use t3_trace_host::journal_trust::{DISPATCH_USER, Trust};
 
 use crate::{
-    journal::{Completeness, access},
+    closes::changes::dpkg,
+    journal::{Completeness, access, warnings::Warnings},
     layers,
     present::{
         text::{self, safe},
@@ -76,7 +77,12 @@ pub fn explain(
     let searched = || format!("cannot search {}", store.name());
     let mut found = journal.find(&selector).with_context(searched)?;
     let closes = std::mem::take(&mut found.closes);
-    let Some(Choice { close, near }) = find::choose(&selector, closes) else {
+    let choice = find::choose(&selector, closes);
+    // An id that was found is the only close with it.
+    let is_unique = choice.is_some() && matches!(selector, Selector::Conn(_));
+    let silent =
+        if is_unique { Warnings::default() } else { journal.silent(&selector).with_context(searched)? };
+    let Some(Choice { close, near }) = choice else {
         let own = store.is_here();
         let mut error = not_found(&selector, &found, own.then(access::closed).flatten().as_deref());
         if store.needs_start() {
@@ -85,7 +91,8 @@ pub fn explain(
                 error.push_str("; only the last 30 days were searched: --since for more");
             }
         }
-        let warnings = journal.warnings();
+        let mut warnings = journal.warnings();
+        warnings.merge(silent);
         if warnings.is_empty() {
             anyhow::bail!("{error}");
         }
@@ -93,23 +100,25 @@ pub fn explain(
         let _ = writeln!(io::stderr(), "t3-trace: {error}");
         return Ok(Completeness::Incomplete);
     };
+    silent.print("another close may be the one that you mean");
     let mut facts = journal
         .around(close, now_ms())
         .with_context(|| format!("cannot read {} around the close", store.name()))?;
-    let warnings = journal.warnings();
+    let mut warnings = journal.warnings();
     warnings.print("facts may be missing");
     if let Some(around) = &mut facts.around {
         around.incomplete = !warnings.is_empty();
     }
+    warnings.merge(silent);
     if store.is_here() {
         let range = (facts.zero_ms().saturating_sub(PACKAGES), facts.at_ms.saturating_add(BEFORE));
-        match changes::dpkg::read(Path::new(changes::dpkg::LOG), range) {
+        match dpkg::read(Path::new(dpkg::LOG), range, |_| true) {
             Ok(packages) => {
                 let timed = packages.into_iter().map(|(at_ms, what)| facts::Timed { at_ms, what });
                 facts.packages = timed.collect();
             }
             Err(error) => {
-                let log = changes::dpkg::LOG;
+                let log = dpkg::LOG;
                 let _ = writeln!(
                     io::stderr(),
                     "t3-trace: cannot read {log}: {error}; package changes are not shown"

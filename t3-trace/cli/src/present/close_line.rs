@@ -43,6 +43,12 @@ fn host_column(name: &str) -> String {
     format!("{:HOST_WIDTH$}  ", safe(name))
 }
 
+/// Returns the line of a change of the host between closes.
+#[must_use]
+pub fn change(text: &str, clock: &str, host: Option<&str>, paint: Paint) -> String {
+    paint.dim(&format!("{clock}  {}-- {}", host.map_or_else(String::new, host_column), safe(text)))
+}
+
 /// Returns the line of one close. `clock` is its time of day; `host` is only for a list of several
 /// hosts.
 #[must_use]

@@ -2,7 +2,7 @@
 //!
 //! Both deliver journal entries, so that everything above is the same code and prints the same
 //! page. `journal` and `loki` do IO; the selection (`wanted`), its LogQL (`selector`), the
-//! pages (`pager`) and the entries (`line`) are pure.
+//! pages (`pager`), the entries (`line`) and the messages of systemd (`starts`) are pure.
 
 pub mod args;
 mod journal;
@@ -10,6 +10,7 @@ pub mod line;
 mod loki;
 pub mod pager;
 pub mod selector;
+pub mod starts;
 pub mod survey;
 pub mod wanted;
 

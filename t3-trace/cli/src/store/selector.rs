@@ -5,7 +5,10 @@
 
 use t3_record::logfmt::push_value;
 
-use super::wanted::{INIT, Kind, Term, Want};
+use super::{
+    starts,
+    wanted::{INIT, Kind, Term, Want},
+};
 
 /// Matcher of the units whose records are trusted; journald sets the unit of an entry, not its
 /// writer.
@@ -98,6 +101,11 @@ pub fn queries(selector: &Selector, hosts: &[String], wanted: &[Want]) -> Vec<St
                 let stream = selector.of(Some(&format!("={}", quoted(INIT))), hosts);
                 out.push(format!("{stream} |~ {}", quoted(&any.join("|"))));
             }
+            Want::Starts(units) => {
+                let any: Vec<_> = units.iter().map(|unit| escaped(unit)).collect();
+                let stream = selector.of(Some(&format!("={}", quoted(INIT))), hosts);
+                out.push(format!("{stream} |~ {}", quoted(&starts::expression(&any))));
+            }
             Want::Kernel | Want::Root(_) => {}
         }
     }
@@ -177,11 +185,13 @@ mod tests {
             Want::Records { kinds: vec![Kind::Open], terms: vec![Term::new("user", "ann")] },
             Want::Unit("t3-probe.service"),
             Want::Systemd(vec!["t3-serve@ann.service".to_owned(), "t3-dispatch.service".to_owned()]),
+            Want::Starts(vec!["t3-serve@".to_owned(), "t3-trace.service".to_owned()]),
         ];
         let expected = [
             r#"{job="devvm-journal", unit=~"t3-(dispatch|trace)[.]service", host="a"} |~ "^(ws open|ws close) " |= " user=ann""#,
             r#"{job="devvm-journal", unit="t3-probe.service", host="a"}"#,
             r#"{job="devvm-journal", unit="init.scope", host="a"} |~ "t3-serve@ann\\.service|t3-dispatch\\.service""#,
+            r#"{job="devvm-journal", unit="init.scope", host="a"} |~ "^Started (t3-serve@|t3-trace\\.service)|^(t3-serve@|t3-trace\\.service)[^ ]*: Failed with result |^Startup finished in ""#,
         ];
         assert_eq!(queries(&selector(), &["a".to_owned()], &alternatives), expected);
     }

@@ -1,7 +1,13 @@
 //! Hosts of a store, and those whose journal does not arrive: an answer without their closes looks
-//! complete. Pure.
+//! complete.
 
-use crate::{present::text::safe, time::utc};
+use t3_trace_host::clock::realtime_secs;
+
+use crate::{
+    journal::warnings::Warnings,
+    present::text::safe,
+    time::{Moment, utc},
+};
 
 /// Time without a line from which a host is silent, in seconds: that of the alert
 /// `DevvmJournalSilent`.
@@ -26,6 +32,14 @@ impl Survey {
     #[must_use]
     pub fn has_many(&self) -> bool {
         self.hosts.len() > 1
+    }
+
+    /// Warnings about the hosts that are silent at the end of a range, or now if it is later.
+    #[must_use]
+    pub fn warnings(&self, until: Option<Moment>) -> Warnings {
+        let now = realtime_secs().saturating_mul(1_000_000);
+        let end = until.map_or(now, Moment::epoch_micros).min(now);
+        Warnings::of_loki(self.silent(i64::try_from(end).unwrap_or(i64::MAX).saturating_mul(1000)))
     }
 
     /// One message per host whose lines end more than [`SILENT`] before the end of the range, in

@@ -8,6 +8,7 @@ use t3_record::{
     logfmt::{ATTEMPTS, BURST, CLOSE, OPEN},
 };
 
+use super::starts::{self, FAILED_ID, STARTED_ID};
 use crate::journal::export_format::Entry;
 
 /// Kind of a record.
@@ -72,6 +73,10 @@ pub enum Want {
     Unit(&'static str),
     /// Messages of systemd about these units.
     Systemd(Vec<String>),
+    /// Messages of systemd about starts and failures of these units ([`starts::is_one`]). A journal
+    /// may select those of other units, too; Loki selects also the start of the host, which a
+    /// journal shows by its boot.
+    Starts(Vec<String>),
     /// Messages of the kernel. Only in the journal: a shipper sends the entries of units.
     Kernel,
     /// Messages of root with one of these ids. Only in the journal, for the same reason.
@@ -98,6 +103,10 @@ impl Want {
             Self::Systemd(units) => {
                 let text = entry.get("MESSAGE").unwrap_or_default();
                 entry.get("_SYSTEMD_UNIT") == Some(INIT) && units.iter().any(|unit| text.contains(unit))
+            }
+            Self::Starts(units) => {
+                let text = entry.get("MESSAGE").unwrap_or_default();
+                entry.get("_SYSTEMD_UNIT") == Some(INIT) && starts::is_start(units, text)
             }
             Self::Kernel | Self::Root(_) => false,
         }
@@ -129,6 +138,14 @@ pub fn terms(wanted: &[Want]) -> Vec<String> {
             Want::Systemd(units) => {
                 out.extend(["_PID=1", "_UID=0"].map(str::to_owned));
                 out.extend(units.iter().map(|unit| format!("UNIT={unit}")));
+            }
+            Want::Starts(units) => {
+                out.extend(["_PID=1", "_UID=0"].map(str::to_owned));
+                out.extend([STARTED_ID, FAILED_ID].map(|id| format!("MESSAGE_ID={id}")));
+                // The index has only complete names.
+                if !units.iter().any(|unit| unit.ends_with('@')) {
+                    out.extend(units.iter().map(|unit| format!("UNIT={unit}")));
+                }
             }
             Want::Kernel => out.push("_TRANSPORT=kernel".to_owned()),
             Want::Root(ids) => {

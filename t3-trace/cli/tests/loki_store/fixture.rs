@@ -74,6 +74,13 @@ impl Fixture {
         );
     }
 
+    /// A start or a failure of a unit, `id` being its message id.
+    pub fn start(&mut self, micros: u64, host: &str, unit: &str, id: &str, text: &str) {
+        self.systemd(micros, host, unit, text);
+        let id = ("MESSAGE_ID".to_owned(), id.to_owned());
+        self.0.last_mut().unwrap().fields.push(id);
+    }
+
     pub fn line(&mut self, micros: u64, host: &str, unit: &'static str, text: &str) {
         self.add(micros, host, unit, "1000", vec![("MESSAGE".to_owned(), text.to_owned())]);
     }

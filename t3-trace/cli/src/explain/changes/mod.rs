@@ -1,13 +1,15 @@
 //! Changes of the host around a close: packages, serve's version, OOM kills with the largest
 //! processes, shutdown and start. Only what a log states; nothing is concluded from them.
 
-pub mod dpkg;
 pub mod oom;
 
 use t3_record::CloseRecord;
 
 use super::facts::{ExplainInput, Timed};
-use crate::present::{text::safe, units};
+use crate::{
+    closes::changes::dpkg,
+    present::{text::safe, units},
+};
 
 /// Limit of package lines.
 const PACKAGES: usize = 12;
@@ -36,15 +38,7 @@ fn packages(list: &mut Vec<Change>, packages: &[Timed<dpkg::Change>]) {
         let more = units::count(skipped as u64, "more package");
         list.push((first.at_ms, "dpkg", format!("{more} changed in the hour before")));
     }
-    list.extend(shown.map(|package| {
-        let dpkg::Change { action, name, from, to } = &package.what;
-        let text = match (from, to) {
-            (Some(from), Some(to)) => format!("{action} of {name} from {from} to {to}"),
-            (None, Some(version)) | (Some(version), None) => format!("{action} of {name} {version}"),
-            (None, None) => format!("{action} of {name}"),
-        };
-        (package.at_ms, "dpkg", safe(&text))
-    }));
+    list.extend(shown.map(|package| (package.at_ms, "dpkg", safe(&package.what.to_string()))));
 }
 
 /// Another version than that of the user's last close before it.

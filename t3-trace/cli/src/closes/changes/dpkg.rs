@@ -29,12 +29,36 @@ pub struct Change {
     pub to: Option<String>,
 }
 
-/// Reads the changes in a range, each with its time, in milliseconds since the epoch. A host
+impl Change {
+    /// Whether the package is one of this project, or serve's.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        let name = self.name.split(':').next().unwrap_or_default();
+        name == "t3" || name.starts_with("t3-")
+    }
+}
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} of {}", self.action, self.name)?;
+        match (&self.from, &self.to) {
+            (Some(from), Some(to)) => write!(f, " from {from} to {to}"),
+            (None, Some(version)) | (Some(version), None) => write!(f, " {version}"),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+/// Reads the wanted changes in a range, each with its time, in milliseconds since the epoch. A host
 /// without dpkg has none.
 ///
 /// # Errors
 /// The file exists and cannot be read.
-pub fn read(path: &Path, range: (i64, i64)) -> io::Result<Vec<(i64, Change)>> {
+pub fn read(
+    path: &Path,
+    range: (i64, i64),
+    is_wanted: impl Fn(&Change) -> bool,
+) -> io::Result<Vec<(i64, Change)>> {
     let mut file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         file => file?,
@@ -43,13 +67,15 @@ pub fn read(path: &Path, range: (i64, i64)) -> io::Result<Vec<(i64, Change)>> {
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
     let mut text = Vec::new();
     file.take(TAIL).read_to_end(&mut text)?;
-    Ok(changes(&String::from_utf8_lossy(&text), range, &TimeZone::system()))
+    let text = String::from_utf8_lossy(&text);
+    let all = changes(&text, range, TimeZone::system());
+    Ok(all.filter(|(_, change)| is_wanted(change)).take(MOST).collect())
 }
 
 /// Parses the lines; the first one may be incomplete.
-fn changes(text: &str, (from, until): (i64, i64), zone: &TimeZone) -> Vec<(i64, Change)> {
-    let parsed = text.lines().filter_map(|line| parse(line, zone));
-    parsed.filter(|change| (from..=until).contains(&change.0)).take(MOST).collect()
+fn changes(text: &str, (from, until): (i64, i64), zone: TimeZone) -> impl Iterator<Item = (i64, Change)> {
+    let parsed = text.lines().filter_map(move |line| parse(line, &zone));
+    parsed.filter(move |change| (from..=until).contains(&change.0))
 }
 
 /// `2026-07-27 14:10:07 upgrade t3-dispatch:amd64 0.1.0 0.1.1`; other lines are `None`.
@@ -114,11 +140,11 @@ mod tests {
     #[test]
     fn only_the_range_is_kept_and_a_missing_file_is_empty() {
         let text = "x upgrade a:amd64 1 2\n2026-07-27 13:10:06 upgrade a:amd64 1 2\n2026-07-27 14:10:07 upgrade b:amd64 1 2\n";
-        let kept = changes(text, (AT - 3_600_000, AT), &TimeZone::UTC);
-        assert_eq!(kept.iter().map(|change| &*change.1.name).collect::<Vec<_>>(), ["b:amd64"]);
+        let kept = changes(text, (AT - 3_600_000, AT), TimeZone::UTC);
+        assert_eq!(kept.map(|change| change.1.name).collect::<Vec<_>>(), ["b:amd64"]);
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(read(&dir.path().join("none"), (0, AT)).unwrap(), []);
-        assert!(read(dir.path(), (0, AT)).is_err());
+        assert_eq!(read(&dir.path().join("none"), (0, AT), |_| true).unwrap(), []);
+        assert!(read(dir.path(), (0, AT), |_| true).is_err());
     }
 
     proptest! {
