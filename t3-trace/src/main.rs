@@ -8,7 +8,7 @@ use t3_trace_cli::{
     closes, doctor, explain,
     journal::Completeness,
     live,
-    present::text::safe,
+    present::{interrupt, text::safe},
     time::local::{self, ZoneOption},
 };
 use t3_trace_daemon::exit;
@@ -54,6 +54,9 @@ fn run(command: Command) -> ExitCode {
         }
     };
     let is_daemon = matches!(command, Command::Daemon(_));
+    if matches!(command, Command::Closes(_) | Command::Explain(_)) {
+        interrupt::watch();
+    }
     let result = match command {
         Command::Daemon(args) => t3_trace_daemon::start(args),
         Command::Live(args) => live::run(&args),

@@ -30,6 +30,7 @@ Exit status:
   2  usage or configuration error
   3  a part of the journal, or of Loki, could not be read (see stderr): the close or facts may be
      missing
+  130  interrupted by Ctrl-C
 
 Environment: NO_COLOR disables colours, unless --color says otherwise."
 )]

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, BufReader},
+    os::unix::process::ExitStatusExt,
     process::{ChildStdout, Command, Stdio},
     thread,
 };
@@ -11,7 +12,10 @@ use super::{
     source_args::JournalSource,
     warnings::{self, Warnings},
 };
-use crate::{present::text::safe, time::Moment};
+use crate::{
+    present::{interrupt, text::safe},
+    time::Moment,
+};
 
 /// The journal cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +95,7 @@ fn run<E>(
     let warnings = warnings.and_then(|thread| thread.join().ok()).unwrap_or_default();
     let result = done.map_err(ReadError::Output)?;
     let status = status.map_err(ReadError::Output)?;
+    interrupt::wait_after(status.signal());
     if !ended_early && !status.success() {
         return Err(ReadError::Failed { status, stderr: warnings.lines().join("; ") });
     }
