@@ -137,6 +137,9 @@ pub fn headers(path: &std::path::Path) -> anyhow::Result<HeaderMap> {
 }
 
 #[cfg(test)]
+mod page;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -47,8 +47,12 @@ const FILES: [&str; 29] = [
     "/usr/share/doc/t3-trace/RUST-COPYRIGHT.html",
 ];
 /// Units with the upper limit of their `systemd-analyze security` score.
-const SCORES: [(&str, f64); 3] =
-    [("t3-trace.service", 2.5), ("t3-dispatch.service", 1.5), ("t3-probe.service", 1.7)];
+const SCORES: [(&str, f64); 4] = [
+    ("t3-trace.service", 2.5),
+    ("t3-dispatch.service", 1.5),
+    ("t3-probe.service", 1.7),
+    ("t3-otlp.service", 2.0),
+];
 
 /// The command that installs a folder of packages.
 pub(super) fn apt(dir: &Path) -> String {

@@ -12,7 +12,7 @@ use regex_lite::Regex;
 use crate::queries;
 
 /// A package: name, manifest with its list of files, and the sources of its programs.
-const PACKAGES: [(&str, &str, &[&str]); 3] = [
+const PACKAGES: [(&str, &str, &[&str]); 4] = [
     (
         "t3-dispatch",
         "t3-dispatch/Cargo.toml",
@@ -36,6 +36,11 @@ const PACKAGES: [(&str, &str, &[&str]); 3] = [
         "t3-probe",
         "t3-probe/Cargo.toml",
         &["t3-probe/src", "t3-record/src", "t3-config/src", "t3-http-client/src"],
+    ),
+    (
+        "t3-otlp",
+        "t3-otlp/Cargo.toml",
+        &["t3-otlp/src", "t3-record/src", "t3-config/src", "t3-http-client/src"],
     ),
 ];
 /// How to report a problem, which is in the repository only, and the placeholder in the help.
@@ -126,6 +131,7 @@ fn every_path_of_a_page_and_every_manual_page_is_in_a_package() {
         t3_dispatch::config::definition(),
         t3_trace::cli::definition(),
         t3_config::definition::<t3_probe::cli::Cli>(),
+        t3_config::definition::<t3_otlp::cli::Cli>(),
     ] {
         manuals.extend(t3_config::pages::man(definition).into_iter().map(|page| page.file));
     }
