@@ -13,6 +13,7 @@ use http::{Request, Response};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
+use percent_encoding::percent_decode_str;
 use regex_lite::Regex;
 use serde_json::json;
 
@@ -95,7 +96,9 @@ impl Loki {
     fn answer(&self, request: &Request<Incoming>) -> (u16, String) {
         let query: Labels = (request.uri().query().unwrap_or_default().split('&'))
             .filter_map(|pair| pair.split_once('='))
-            .map(|(key, value)| (key.to_owned(), decoded(value)))
+            .map(|(key, value)| {
+                (key.to_owned(), percent_decode_str(value).decode_utf8().unwrap().into_owned())
+            })
             .collect();
         self.received.lock().unwrap().push((request.uri().path().to_owned(), query.clone()));
         if let Some((status, body)) = self.instead.lock().unwrap().pop() {
@@ -248,18 +251,4 @@ fn text(query: &str) -> (String, &str) {
     let value = values.next().unwrap().unwrap();
     let end = values.byte_offset();
     (value, &query[end..])
-}
-
-fn decoded(text: &str) -> String {
-    let mut out = Vec::new();
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte == b'%' {
-            let hex: String = bytes.by_ref().take(2).map(char::from).collect();
-            out.push(u8::from_str_radix(&hex, 16).unwrap());
-        } else {
-            out.push(byte);
-        }
-    }
-    String::from_utf8(out).unwrap()
 }

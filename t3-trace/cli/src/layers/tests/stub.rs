@@ -14,6 +14,7 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
+use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -79,7 +80,9 @@ impl Stub {
     async fn answer(&self, request: &Request<Incoming>) -> (u16, String) {
         let query: BTreeMap<String, String> =
             (request.uri().query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('=')))
-                .map(|(key, value)| (key.to_owned(), decoded(value)))
+                .map(|(key, value)| {
+                    (key.to_owned(), percent_decode_str(value).decode_utf8().unwrap().into_owned())
+                })
                 .collect();
         self.received.lock().unwrap().push((query.clone(), request.headers().clone()));
         tokio::time::sleep(self.delay).await;
@@ -143,18 +146,4 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stub: Arc<Stu
         }
     });
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-}
-
-fn decoded(text: &str) -> String {
-    let mut out = Vec::new();
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte == b'%' {
-            let hex: String = bytes.by_ref().take(2).map(char::from).collect();
-            out.push(u8::from_str_radix(&hex, 16).unwrap());
-        } else {
-            out.push(byte);
-        }
-    }
-    String::from_utf8(out).unwrap()
 }
