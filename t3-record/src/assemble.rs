@@ -157,7 +157,9 @@ fn kernel(record: &mut CloseRecord, kernel: &KernelFacts, close: Nanos) {
         record.mem_current = memory.current;
         record.mem_max = memory.max;
         record.oom_kills = memory.oom_kills;
+        record.mem_high = memory.high_events.filter(|times| *times > 0);
     }
+    record.swap_free = kernel.swap_free;
     record.lost = (kernel.lost > 0).then_some(kernel.lost);
 }
 
@@ -291,8 +293,13 @@ mod tests {
                 peer.signalled_at = Some(END - 2 * MS);
                 let stall = Stall { some: 3.04, full: Some(1.0), peak: 12.0, some30: 1.0 };
                 k.pressure = Some(Pressure { mem: Some(stall), io: Some(stall), cpu: None });
-                k.memory =
-                    Some(Memory { current: Some(1 << 30), max: None, oom_kills: Some(0), high_events: None });
+                k.memory = Some(Memory {
+                    current: Some(1 << 30),
+                    max: None,
+                    oom_kills: Some(0),
+                    high_events: Some(14),
+                });
+                k.swap_free = Some(1 << 20);
                 k.lost = 2;
             });
         check(
@@ -303,7 +310,7 @@ mod tests {
              hb_rtt_max_ms=2 hb_gap_ms=2000 hb_period_ms=5000 hb_by=text up_silent_ms=100 down_rtt_us=0 down_retrans=0 down_unacked=0 down_lost=0 up_rtt_us=0 \
              up_retrans=0 up_unacked=0 up_lost=0 peer_pid=4242 peer_comm=node peer_exit=sig:9 killed_by=bash[77] psi_mem=3.0 \
              psi_io=3.0 psi_mem_full=1.0 psi_io_full=1.0 psi_mem_peak=12.0 psi_io_peak=12.0 mem_current=1073741824 oom_kills=0 \
-             self_lag_ms=1 chain=up:peer_sig9@-2,up:rst_in@0,down:rst_out@1 ray=8c1f0000abcd1234-LHR lost=2",
+             mem_high=14 swap_free=1048576 self_lag_ms=1 chain=up:peer_sig9@-2,up:rst_in@0,down:rst_out@1 ray=8c1f0000abcd1234-LHR lost=2",
         );
     }
 

@@ -435,6 +435,9 @@ pub struct KernelFacts {
     pub host: Option<Pressure>,
     /// Memory of that cgroup.
     pub memory: Option<Memory>,
+    /// Free swap of the host in bytes; `None` on a host without swap.
+    #[serde(default)]
+    pub swap_free: Option<u64>,
     /// Changes of this host's own network on the legs, in the 60 s before the end, oldest first.
     #[serde(default)]
     pub network: Vec<NetworkEvent>,
@@ -472,6 +475,7 @@ impl KernelFacts {
             pressure: None,
             host: None,
             memory: None,
+            swap_free: None,
             network: Vec::new(),
             delays: Vec::new(),
             steal: None,

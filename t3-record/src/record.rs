@@ -266,6 +266,11 @@ record! {
         ["cgroup v2", "25769803776"] mem_max: u64,
         /// OOM kills in the cgroup in the last 60 s.
         ["cgroup v2", "1"] oom_kills: u64,
+        /// Times that tasks of the cgroup were throttled at memory.high in the last 60 s; omitted
+        /// when 0.
+        ["cgroup v2", "14"] mem_high: u64,
+        /// Free swap of the host in bytes; omitted on a host without swap.
+        ["sysinfo(2)", "2147483648"] swap_free: u64,
         /// Highest delay of the event loop of t3-dispatch in the last 30 s, in milliseconds.
         ["dispatch: event loop", "3"] self_lag_ms: u64,
         /// Sum of the delays of the event loop of t3-dispatch between the last answered heartbeat

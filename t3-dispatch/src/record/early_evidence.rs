@@ -76,6 +76,7 @@ pub fn merge(early: Option<KernelFacts>, mut late: KernelFacts) -> KernelFacts {
     late.pressure = early.pressure.or(late.pressure);
     late.host = early.host.or(late.host);
     late.memory = early.memory.or(late.memory);
+    late.swap_free = early.swap_free.or(late.swap_free);
     if let (Some(first), Some(last)) = (early.peer, &mut late.peer)
         && first.task.pid == last.task.pid
     {

@@ -133,7 +133,14 @@ impl ExpectedRecord {
         keys.extend(free(&["peer_uid"]));
         keys.extend(free(&["peer_pid", "peer_comm", "peer_exit", "psi_mem", "psi_io", "psi_cpu"]));
         keys.extend(free(&["psi_mem_full", "psi_io_full", "psi_mem_peak", "psi_io_peak", "psi_cpu_peak"]));
-        keys.extend(free(&["host_psi_mem", "host_psi_io", "host_psi_cpu", "mem_current", "mem_max"]));
+        keys.extend(free(&[
+            "host_psi_mem",
+            "host_psi_io",
+            "host_psi_cpu",
+            "mem_current",
+            "mem_max",
+            "swap_free",
+        ]));
         keys.insert("oom_kills", Expect::AbsentOr(0, 0));
         // Other load may delay an eBPF program; that does not change a verdict.
         keys.insert("lost", Expect::AbsentOr(1, 1_000));

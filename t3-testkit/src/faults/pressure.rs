@@ -27,6 +27,9 @@ const LONG_STALL: Duration = Duration::from_secs(12);
 pub(super) fn faults() -> Vec<Fault> {
     let starved =
         |key, percent| stalled().is("segment", Segment::Devvm.as_str()).key(key, Expect::Range(percent, 100));
+    let throttled = starved("psi_mem", 20)
+        .key("oom_kills", Expect::AbsentOr(0, 0))
+        .key("mem_high", Expect::Range(1, u64::MAX));
     let needs = &[Need::Root, Need::Kernel, Need::Systemd];
     vec![
         Fault::new("serve_unit_restarted", killed(15).is("killed_by", "systemd[1]"), |fx| {
@@ -45,7 +48,7 @@ pub(super) fn faults() -> Vec<Fault> {
         })
         .needs(needs),
         // The kernel completes connections to serve's listener, but serve does not respond.
-        Fault::new("memory_high", starved("psi_mem", 20).key("oom_kills", Expect::AbsentOr(0, 0)), |fx| {
+        Fault::new("memory_high", throttled, |fx| {
             fx.session()?;
             fx.cgroup()?.set("memory.high", "16M")?;
             fx.last_serve().begin(&format!("grow {}", 1_u64 << 30))?;

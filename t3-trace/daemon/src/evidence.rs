@@ -15,6 +15,7 @@ use t3_record::{
     evidence::{Fate, KernelFacts, Memory, Nanos, NetworkEvent, Process, SocketFacts},
     vocabulary::{KernelSource, Side},
 };
+use t3_trace_host::swap;
 
 use crate::{
     moments::{Moment, Processes},
@@ -122,7 +123,14 @@ pub(crate) async fn gather(shared: &Arc<Shared>, entry: Option<&Entry>, late: La
     let Some(entry) = entry else {
         let reading = read(shared, None, asked_at).await;
         let (lost, is_overflowed) = shared.losses(&*late.moment(shared).await);
-        return KernelFacts { host: reading.host, lost, is_overflowed, ..KernelFacts::absent(source) };
+        let swap_free = swap::free();
+        return KernelFacts {
+            host: reading.host,
+            swap_free,
+            lost,
+            is_overflowed,
+            ..KernelFacts::absent(source)
+        };
     };
     let of_serve = async {
         let owner = known_owner(shared, entry, late).await;
@@ -147,6 +155,7 @@ pub(crate) async fn gather(shared: &Arc<Shared>, entry: Option<&Entry>, late: La
         pressure: reading.pressure,
         host: reading.host,
         memory: with_own_kill(reading.memory, process.as_ref()),
+        swap_free: swap::free(),
         peer: process,
         network: network(shared, entry, &moment),
         delays,

@@ -210,6 +210,21 @@ fn memory(checks: &mut Checks, record: &CloseRecord) {
             checks.unhealthy("OOM kills", text);
         }
     }
+    if let Some(times) = record.mem_high.filter(|times| *times > 0) {
+        let times = units::count(times, "time");
+        checks.unhealthy(
+            "memory.high of serve",
+            format!("throttled {times} in the last 60 s: serve is slower, and is not killed"),
+        );
+    }
+    if let Some(free) = record.swap_free {
+        let text = format!("{} free", units::size(free));
+        if free == 0 {
+            checks.unhealthy("swap of the host", "full".to_owned());
+        } else {
+            checks.healthy("swap of the host", text);
+        }
+    }
     if let (Some(current), Some(most)) = (record.mem_current, record.mem_max) {
         let text = format!("{} of {}", units::size(current), units::size(most));
         // Nine tenths of the limit.

@@ -3,6 +3,7 @@
 
 mod edge;
 mod journal;
+mod memory;
 mod restart;
 mod zone;
 

@@ -178,6 +178,8 @@ fn host(record: &CloseRecord) -> Vec<String> {
             .filter(|kills| *kills > 0)
             .map(|kills| format!("OOM kills in the last minute: {kills}")),
     );
+    lines
+        .extend(record.mem_high.map(|times| format!("throttled at memory.high in the last minute: {times}")));
     lines.extend(record.self_lag_ms.map(|lag| format!("event loop lag of the proxy: max {}", lasted(lag))));
     lines
 }
