@@ -80,9 +80,11 @@ pub(super) fn rebooted(steps: &mut Steps, fixture: &mut Fixture) {
         complete(&record, &entry)?;
         Ok(format!("verdict={} kernel={}", record.verdict, record.kernel))
     });
-    steps.step("t3-trace closes finds closes from before the reboot", || {
+    steps.step("t3-trace closes shows the reboot between the closes before and after it", || {
         let text = shell("t3-trace closes --since -1h")?;
-        must(text.contains("serve_oom"), "the earlier serve_oom", text).map(|()| "")
+        let (before, after) = text.split_once("  -- the host has rebooted\n").unwrap_or_default();
+        let is_right = before.contains("serve_oom") && after.contains("  -- Started t3-dispatch.service");
+        must(is_right, "an earlier serve_oom, the reboot, the start of t3-dispatch", text).map(|()| "")
     });
 }
 

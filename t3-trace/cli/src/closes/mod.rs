@@ -229,7 +229,8 @@ impl<'a, W: Write> ClosesPrinter<'a, W> {
             Ok::<(), std::convert::Infallible>(())
         })?;
         self.warnings.merge(warnings);
-        if store.is_here() {
+        // The log of dpkg does not know boots.
+        if store.is_here() && args.place.boot.is_none() {
             match changes::packages(args, Path::new(dpkg::LOG)) {
                 Ok(packages) => packages.into_iter().for_each(|change| found.keep(change, None)),
                 Err(error) => {
