@@ -130,8 +130,8 @@ impl<'a> Journal<'a> {
         query
     }
 
-    /// Returns a warning for each host of the store whose journal does not arrive: a close there may
-    /// be the one that was meant.
+    /// Returns a warning for each host of the store whose journal does not arrive: a close there
+    /// may be the one that was meant.
     ///
     /// # Errors
     /// The store cannot be read.
