@@ -93,9 +93,9 @@ pub fn all() -> Vec<Query> {
         }
     }
     for name in PAGES {
-        for (number, line) in read(name).lines().enumerate() {
-            if let Some(language) = line.strip_prefix("    ").and_then(language) {
-                let place = format!("{name}:{}", number + 1);
+        for (number, line) in code_lines(&read(name)) {
+            if let Some(language) = language(line) {
+                let place = format!("{name}:{number}");
                 all.push(Query { language, place, text: line.trim().to_owned() });
             }
         }
@@ -103,12 +103,27 @@ pub fn all() -> Vec<Query> {
     all
 }
 
+/// Lines of code of a page with their numbers: indented, or between fences.
+fn code_lines(page: &str) -> Vec<(usize, &str)> {
+    let mut is_fenced = false;
+    let mut found = Vec::new();
+    for (line, number) in page.lines().zip(1..) {
+        if line.trim_start().starts_with("```") {
+            is_fenced = !is_fenced;
+        } else if is_fenced {
+            found.push((number, line.trim_start()));
+        } else if let Some(line) = line.strip_prefix("    ") {
+            found.push((number, line));
+        }
+    }
+    found
+}
+
 /// Documented commands of a program: location and words.
 pub fn commands(program: &str) -> Vec<(String, Vec<String>)> {
     let mut found = Vec::new();
     for name in PAGES {
-        for (number, line) in read(name).lines().enumerate() {
-            let Some(line) = line.strip_prefix("    ") else { continue };
+        for (number, line) in code_lines(&read(name)) {
             let line = line.trim_start_matches("$ ").trim_start_matches("sudo ");
             // Without the comment after two spaces and a hash, and without redirections.
             let line = line
@@ -120,8 +135,8 @@ pub fn commands(program: &str) -> Vec<(String, Vec<String>)> {
                 .unwrap_or_default()
                 .trim_end();
             if line.split(' ').next() == Some(program) && line.contains(' ') {
-                let words = shlex::split(line).unwrap_or_else(|| panic!("{name}:{}: {line}", number + 1));
-                found.push((format!("{name}:{}: {line}", number + 1), words));
+                let words = shlex::split(line).unwrap_or_else(|| panic!("{name}:{number}: {line}"));
+                found.push((format!("{name}:{number}: {line}"), words));
             }
         }
     }
