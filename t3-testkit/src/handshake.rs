@@ -7,14 +7,20 @@ pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 /// The `Sec-WebSocket-Accept` for [`KEY`].
 pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// A client's request with further header fields, written as they are.
+/// A client's request with further header fields, written as they are; without `Host` among them,
+/// for `t3.test`.
 pub fn request<'a>(target: &str, fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     let mut request = format!(
-        "GET {target} HTTP/1.1\r\nHost: t3.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        "GET {target} HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n"
     );
+    let mut has_host = false;
     for (name, value) in fields {
+        has_host |= name == "Host";
         request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if !has_host {
+        request.push_str("Host: t3.test\r\n");
     }
     request + "\r\n"
 }

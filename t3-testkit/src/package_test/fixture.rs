@@ -32,7 +32,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Creates what an operator has before the installation: the users and their programs.
 pub(super) fn prepare() -> Result<()> {
-    for user in USERS.map(|(user, _)| user).into_iter().chain(["carol", "dave", "erin"]) {
+    for user in USERS.map(|(user, _)| user).into_iter().chain(["ann", "carol", "dave", "erin"]) {
         shell(&format!("id {user} 2>/dev/null || useradd --create-home --shell /bin/sh {user}"))?;
     }
     shell("usermod -aG systemd-journal erin")?;
@@ -90,11 +90,19 @@ impl Fixture {
 
     /// Opens a WebSocket of this user and waits for three heartbeats.
     pub(super) fn browser(&mut self, user: &str) -> Result<Browser> {
+        self.browser_with(user, &[])
+    }
+
+    /// As [`Self::browser`], with further header fields.
+    pub(super) fn browser_with(&mut self, user: &str, fields: &[(&str, &str)]) -> Result<Browser> {
         let mut ray = String::new();
         let mut connect = || {
             self.browsers += 1;
             ray = format!("ray-{user}-{}", self.browsers);
             let mut config = Config::new(DISPATCH, user).header("Cf-Ray", &ray);
+            for (name, value) in fields {
+                config = config.header(name, value);
+            }
             config.heartbeat = Some(Duration::from_millis(500));
             Client::connect(config)
         };

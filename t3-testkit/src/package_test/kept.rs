@@ -6,11 +6,12 @@ use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 use t3_record::{CloseRecord, Verdict};
 
 use super::{
-    Options,
+    Commands, Options,
     fixture::{self, DISPATCH},
     install::apt,
     shell::{active, pid, property, shell},
     steps::{Steps, must},
+    walk,
 };
 use crate::{
     error::{Attempt, Result, TestError},
@@ -61,7 +62,11 @@ pub(super) fn run(steps: &mut Steps, options: &Options) {
         let log = Log::from_now()?;
         let (dispatch, trace) = (pid(UNIT)?, pid("t3-trace.service")?);
         let socket = property(SOCKET, "ActiveEnterTimestampMonotonic")?;
-        let output = shell(&apt(&options.packages.join("later")))?;
+        let later = options.packages.join("later");
+        let output = match options.commands {
+            Commands::Page => walk::section(walk::UPGRADE, &later)?,
+            Commands::Apt | Commands::Migration => shell(&apt(&later))?,
+        };
         active(UNIT)?;
         active("t3-trace.service")?;
         must(pid(UNIT)? != dispatch, "a new dispatch process", output.as_str())?;

@@ -15,6 +15,7 @@ mod sessions;
 mod shell;
 mod socket_access;
 mod steps;
+mod walk;
 
 use std::path::PathBuf;
 
@@ -23,6 +24,17 @@ pub use socket_access::knock;
 use crate::{error::Result, harness::forget_template};
 use fixture::Fixture;
 use steps::Steps;
+
+/// Source of the commands that install the packages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Commands {
+    /// One call of apt-get
+    Apt,
+    /// docs/INSTALL.md, also for the upgrade and the removal
+    Page,
+    /// The migration in docs/INSTALL.md, on a host with the Go binary
+    Migration,
+}
 
 #[derive(Debug, Clone, clap::Parser)]
 #[command(
@@ -36,6 +48,9 @@ pub struct Options {
     /// Only install, open one session, keep sessions over restarts, purge
     #[arg(long)]
     pub brief: bool,
+    /// Source of the commands that install the packages
+    #[arg(long, default_value = "apt", value_name = "SOURCE")]
+    pub commands: Commands,
     /// Sessions that are open during restarts
     #[arg(long, default_value_t = 300, value_name = "N", value_parser = clap::value_parser!(u16).range(20..=400))]
     pub sessions: u16,
@@ -68,7 +83,7 @@ pub fn run(options: &Options) -> Result<bool> {
     first_part(&mut steps, options);
     if options.brief {
         kept::run(&mut steps, options);
-        purge::run(&mut steps);
+        purge::run(&mut steps, options);
         return Ok(steps.close());
     }
     steps.step("reboot requested", || {
@@ -105,5 +120,5 @@ fn second_part(steps: &mut Steps, options: &Options) {
         }
         Err(error) => steps.step("a journal to read", || Err::<String, _>(error)),
     }
-    purge::run(steps);
+    purge::run(steps, options);
 }

@@ -78,20 +78,25 @@ pub(super) fn written(record: &CloseRecord, entry: &Entry) -> Result<()> {
 
 /// Pairing on the first visit: a redirect to `/` with a session, through t3-mint as root.
 pub(super) fn pairing(steps: &mut Steps) {
-    steps.step("a first visit is paired through t3-mint", || {
-        let mut stream = TcpStream::connect(DISPATCH).attempt(|| format!("connect to {DISPATCH}"))?;
-        let limit = wait::scaled(Duration::from_secs(10));
-        stream.set_read_timeout(Some(limit)).attempt(|| "set a read timeout".to_owned())?;
-        let request = "GET / HTTP/1.1\r\nHost: t3.example.org\r\nX-authentik-username: alice\r\nAccept: text/html\r\n\
-                       Sec-Fetch-Dest: document\r\nConnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).attempt(|| "request the page".to_owned())?;
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        let log = || shell("journalctl --no-pager -n 20 -u t3-dispatch -u 't3-mint*'").unwrap_or_default();
-        let paired = answer.starts_with("HTTP/1.1 302") && answer.to_ascii_lowercase().contains("set-cookie:");
-        must(paired, "302 with a session", format!("{answer}\n{}", log())).map(|()| "")
-    });
+    steps.step("a first visit is paired through t3-mint", || paired("alice", ""));
+}
+
+/// The first visit of a user, with further header lines, gets a session and a redirect.
+pub(super) fn paired(user: &str, lines: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(DISPATCH).attempt(|| format!("connect to {DISPATCH}"))?;
+    let limit = wait::scaled(Duration::from_secs(10));
+    stream.set_read_timeout(Some(limit)).attempt(|| "set a read timeout".to_owned())?;
+    let request = format!(
+        "GET / HTTP/1.1\r\nHost: t3.example.org\r\nX-authentik-username: {user}\r\n{lines}\
+         Accept: text/html\r\nSec-Fetch-Dest: document\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).attempt(|| "request the page".to_owned())?;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let log = || shell("journalctl --no-pager -n 20 -u t3-dispatch -u 't3-mint*'").unwrap_or_default();
+    let paired = answer.starts_with("HTTP/1.1 302") && answer.to_ascii_lowercase().contains("set-cookie:");
+    must(paired, "302 with a session", format!("{answer}\n{}", log())).map(|()| String::new())
 }
 
 /// A short outage of the link of both legs. t3-trace.service is in a private network namespace, so

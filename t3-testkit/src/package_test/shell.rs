@@ -75,6 +75,13 @@ pub(super) fn pid(unit: &str) -> Result<u32> {
     text.parse().map_err(|_| TestError::Unexpected { what: format!("MainPID of {unit}"), got: text })
 }
 
+/// What `t3-trace doctor` reports; an error with anything BROKEN.
+pub(super) fn doctor() -> Result<String> {
+    let text = shell("t3-trace doctor")?;
+    must(!text.contains("BROKEN"), "nothing broken", text.as_str())?;
+    Ok(text)
+}
+
 /// Everything that a package could leave behind: files outside of logs, caches and the state of
 /// this test; users, groups and units.
 pub(super) fn inventory() -> Result<BTreeSet<String>> {

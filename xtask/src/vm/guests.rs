@@ -33,8 +33,10 @@ const FULL: Suite = Suite::Bookworm;
 /// The Debian packages from install to purge, with sessions over restarts: completely and with a
 /// reboot in a separate guest of [`FULL`], briefly in the others.
 const PACKAGES: &str = "t3-package-test --packages /opt/t3/packages";
-/// In the slowest guest; its systemd (247) is the oldest that works.
-const FEW_RESTARTS: &str = "--sessions 40 --restarts 2";
+/// With the commands of docs/INSTALL.md.
+const PAGE: &str = "--commands page";
+/// With those of its migration, in the slowest guest; its systemd (247) is the oldest that works.
+const MIGRATION: &str = "--commands migration --sessions 40 --restarts 2";
 /// Records across a full disk, a vacuum of the journal, steps of the clock and hard resets, in a
 /// separate guest of [`FULL`].
 const EXACTLY_ONCE: &str = "t3-package-test --packages /opt/t3/packages --exactly-once";
@@ -236,8 +238,8 @@ fn guests(plan: &GuestPlan) -> Result<Vec<Guest>> {
         }
         if packages && suite != FULL {
             // Last: the units of the packages would observe the faults as well.
-            let few = if suite == Suite::Bullseye { format!(" {FEW_RESTARTS}") } else { String::new() };
-            payload.commands.push(format!("{PACKAGES} --brief{few}"));
+            let variant = if suite == Suite::Bullseye { MIGRATION } else { PAGE };
+            payload.commands.push(format!("{PACKAGES} --brief {variant}"));
         }
         if !payload.commands.is_empty() {
             guests.push(Guest { name: suite.name(), suite, payload, reboots: false });
@@ -281,7 +283,7 @@ fn files_in(dir: &Path, place: &str) -> Result<Vec<(String, PathBuf)>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{EXACTLY_ONCE, FAULTS, FEW_RESTARTS, GuestPlan, OTHER_HOOKS, PACKAGES, Workload, guests};
+    use super::{EXACTLY_ONCE, FAULTS, GuestPlan, MIGRATION, OTHER_HOOKS, PACKAGES, PAGE, Workload, guests};
     use crate::vm::suite::Suite;
 
     /// (name, commands, files, reboots) of each guest.
@@ -305,10 +307,15 @@ mod tests {
             found,
             [
                 ("bookworm", line(&[FAULTS]), 0, false),
-                ("trixie", line(&[FAULTS, kprobe, tracepoint, &format!("{PACKAGES} --brief")]), 2, false),
+                (
+                    "trixie",
+                    line(&[FAULTS, kprobe, tracepoint, &format!("{PACKAGES} --brief {PAGE}")]),
+                    2,
+                    false
+                ),
                 (
                     "bullseye",
-                    line(&[FAULTS, kprobe, tracepoint, &format!("{PACKAGES} --brief {FEW_RESTARTS}")]),
+                    line(&[FAULTS, kprobe, tracepoint, &format!("{PACKAGES} --brief {MIGRATION}")]),
                     2,
                     false
                 ),
