@@ -6,7 +6,8 @@ use std::{env, error::Error, fs, path::Path};
 fn main() -> Result<(), Box<dyn Error>> {
     // Independent of CARGO_TARGET_DIR: all builds find the same object.
     let folder = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("../../target/ebpf");
-    let object = folder.join("t3-trace.bpf.o");
+    // Kprobes read the registers of one architecture.
+    let object = folder.join(format!("t3-trace-{}.bpf.o", env::var("CARGO_CFG_TARGET_ARCH")?));
     let embedded = Path::new(&env::var("OUT_DIR")?).join("t3-trace.bpf.o");
     if object.is_file() {
         fs::copy(&object, &embedded)?;

@@ -20,7 +20,7 @@ pub struct BuildArgs {
 
 pub fn run(args: &BuildArgs) -> Result<ExitCode> {
     if args.ebpf_only {
-        ebpf::build()?;
+        ebpf::build(Arch::HOST)?;
     } else {
         if args.release {
             programs::release(Arch::Amd64)?;

@@ -13,6 +13,7 @@ use crate::tiers;
 use crate::tiers::tier::Tier;
 use crate::tiers::timed::timed;
 use crate::tools::apt_packages::{self, PackageSet};
+use crate::tools::arch::Arch;
 use crate::tools::ebpf;
 use crate::tools::report::{Counts, Report, Step};
 
@@ -32,7 +33,7 @@ pub fn run(args: &TestArgs) -> Result<ExitCode> {
     report.tiers.push(timed("build", || {
         apt_packages::ensure(PackageSet::Build)?;
         let begin = Instant::now();
-        ebpf::build()?;
+        ebpf::build(Arch::HOST)?;
         Ok(vec![Step::new("eBPF programs", true, Counts::one(true), begin.elapsed())])
     }));
     let tiers = chosen(args);

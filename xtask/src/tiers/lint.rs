@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use super::{dependencies, docs, whole};
 use crate::tiers::rules;
+use crate::tools::arch::Arch;
 use crate::tools::report::{Counts, Step};
 use crate::tools::{cargo, ebpf, progress, toolchain};
 
@@ -19,7 +20,7 @@ pub fn steps() -> Result<Vec<Step>> {
     fmt.args(["fmt", "--all", "--check"]);
     let mut clippy = cargo::cargo();
     clippy.arg("clippy").args(all).args(["--all-targets", "--", "-D", "warnings"]);
-    let mut clippy_ebpf = ebpf::command("clippy")?;
+    let mut clippy_ebpf = ebpf::command("clippy", Arch::HOST)?;
     clippy_ebpf.args(["--", "-D", "warnings"]);
     let mut rustdoc = cargo::cargo();
     rustdoc.args(["doc", "--no-deps"]).args(all).env("RUSTDOCFLAGS", "-D warnings");

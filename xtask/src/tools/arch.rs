@@ -11,11 +11,22 @@ pub enum Arch {
 }
 
 impl Arch {
+    /// The architecture of this host.
+    pub const HOST: Self = if cfg!(target_arch = "aarch64") { Self::Arm64 } else { Self::Amd64 };
+
     /// Name in Debian: the field `Architecture` and part of the file name.
     pub const fn debian(self) -> &'static str {
         match self {
             Self::Amd64 => "amd64",
             Self::Arm64 => "arm64",
+        }
+    }
+
+    /// Name in Rust: `target_arch`.
+    pub const fn rust(self) -> &'static str {
+        match self {
+            Self::Amd64 => "x86_64",
+            Self::Arm64 => "aarch64",
         }
     }
 

@@ -1,6 +1,9 @@
 //! The eBPF object: compiled with the pinned stable compiler (with nightly features enabled for
 //! this one crate), linked by bpf-linker, and put where the build script that embeds it looks.
 //!
+//! One object for each architecture: a kprobe reads the arguments of the function from the
+//! registers of the kernel's architecture.
+//!
 //! The file is rewritten only when its bytes change, so that an unchanged object recompiles
 //! nothing.
 
@@ -9,30 +12,31 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
+use crate::tools::arch::Arch;
 use crate::tools::run::run_checked;
 use crate::tools::{cargo, paths, progress, remap, toolchain};
 
 const TARGET: &str = "bpfel-unknown-none";
 
-/// Compiles the object and installs it.
-pub fn build() -> Result<()> {
+/// Variable of the crate aya-ebpf: the architecture of the kernels. Without it, that of this host.
+const KERNEL_ARCH: &str = "AYA_BPF_TARGET_ARCH";
+
+/// Compiles the object for kernels of `arch` and installs it.
+pub fn build(arch: Arch) -> Result<()> {
     toolchain::ensure_rust_src()?;
     toolchain::ensure_bpf_linker()?;
     progress::step("compiling the eBPF programs");
-    let finished = run_checked("eBPF programs", command("build")?)?;
+    let finished = run_checked("eBPF programs", command("build", arch)?)?;
     let made = paths::target().join("ebpf-build").join(TARGET).join("release").join(cargo::EBPF_CRATE);
-    let changed = install(&made, &paths::ebpf_object())?;
+    let object = paths::ebpf_object(arch);
+    let changed = install(&made, &object)?;
     let state = if changed { "new" } else { "unchanged" };
-    progress::note(&format!(
-        "{} {state} ({})",
-        paths::short(&paths::ebpf_object()),
-        progress::took(finished.time)
-    ));
+    progress::note(&format!("{} {state} ({})", paths::short(&object), progress::took(finished.time)));
     Ok(())
 }
 
 /// `cargo build` or `cargo clippy` of the eBPF crate, for the BPF target.
-pub fn command(subcommand: &str) -> Result<std::process::Command> {
+pub fn command(subcommand: &str, arch: Arch) -> Result<std::process::Command> {
     let bin = paths::tools().join("bin");
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths(std::iter::once(bin).chain(std::env::split_paths(&path)))
@@ -44,6 +48,7 @@ pub fn command(subcommand: &str) -> Result<std::process::Command> {
         .args([subcommand, "-p", cargo::EBPF_CRATE, "--release", "--target", TARGET, "-Z", "build-std=core"])
         .env("PATH", path)
         .env("RUSTC_BOOTSTRAP", "1")
+        .env(KERNEL_ARCH, arch.rust())
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
         .env("CARGO_TARGET_DIR", paths::target().join("ebpf-build"));
     Ok(command)
@@ -67,8 +72,20 @@ fn install(from: &Path, to: &Path) -> Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::install;
+    use super::{Arch, KERNEL_ARCH, command, install};
+    use crate::tools::paths;
     use std::fs;
+
+    #[test]
+    fn each_architecture_has_its_own_object() {
+        for (arch, name) in [(Arch::Amd64, "x86_64"), (Arch::Arm64, "aarch64")] {
+            let command = command("build", arch).unwrap();
+            let value = command.get_envs().find(|(found, _)| *found == KERNEL_ARCH).unwrap().1;
+            assert_eq!(value.unwrap(), name);
+            let object = paths::ebpf_object(arch);
+            assert_eq!(object.file_name().unwrap(), format!("t3-trace-{name}.bpf.o").as_str());
+        }
+    }
 
     #[test]
     fn an_unchanged_object_is_not_rewritten() {

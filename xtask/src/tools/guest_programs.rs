@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use crate::tools::apt_packages::{self, PackageSet};
+use crate::tools::arch::Arch;
 use crate::tools::{cargo, ebpf, paths, progress, toolchain};
 
 /// Crates whose programs a guest gets.
@@ -13,7 +14,7 @@ const PROGRAMS_OF: [&str; 6] =
 
 /// Builds the programs; returns their names and files.
 pub fn build() -> Result<Vec<(String, PathBuf)>> {
-    ebpf::build()?;
+    ebpf::build(Arch::Amd64)?;
     // t3-trace has parts in C (TLS).
     apt_packages::ensure(PackageSet::Release)?;
     toolchain::ensure_target(toolchain::MUSL)?;

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::tools::arch::Arch;
+
 /// The workspace root.
 pub fn root() -> &'static Path {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -23,9 +25,9 @@ pub fn cargo_target() -> PathBuf {
     }
 }
 
-/// The compiled eBPF programs, the file that `t3-trace` embeds.
-pub fn ebpf_object() -> PathBuf {
-    target().join("ebpf/t3-trace.bpf.o")
+/// The compiled eBPF programs for kernels of `arch`, the file that programs of `arch` embed.
+pub fn ebpf_object(arch: Arch) -> PathBuf {
+    target().join("ebpf").join(format!("t3-trace-{}.bpf.o", arch.rust()))
 }
 
 /// Tools built for this workspace: `bin/bpf-linker`.

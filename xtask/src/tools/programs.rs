@@ -14,7 +14,7 @@ const SHIPPED: [&str; 5] = ["t3-trace", "t3-trace-daemon", "t3-dispatch", "t3-pr
 
 /// Builds the eBPF object and the whole workspace for development.
 pub fn build() -> Result<()> {
-    ebpf::build()?;
+    ebpf::build(Arch::HOST)?;
     let mut command = cargo::cargo();
     command.arg("build");
     progress::step("compiling the programs");
@@ -26,7 +26,7 @@ pub fn build() -> Result<()> {
 /// Builds the eBPF object and the programs, optimised and static; returns their folder. They do not
 /// depend on the folders in which they were built.
 pub fn release(arch: Arch) -> Result<PathBuf> {
-    ebpf::build()?;
+    ebpf::build(arch)?;
     apt_packages::ensure(match arch {
         Arch::Amd64 => PackageSet::Release,
         Arch::Arm64 => PackageSet::Arm64,

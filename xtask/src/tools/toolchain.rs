@@ -35,11 +35,16 @@ pub fn ensure_rust_src() -> Result<()> {
 
 /// Adds a target.
 pub fn ensure_target(target: &str) -> Result<()> {
-    if sysroot()?.join("lib/rustlib").join(target).is_dir() {
+    if target_dir(target)?.is_dir() {
         return Ok(());
     }
     progress::step(&format!("adding {target} to the toolchain"));
     rustup(&["target", "add", target])
+}
+
+/// Folder of a target: its standard library is in `lib`.
+pub fn target_dir(target: &str) -> Result<PathBuf> {
+    Ok(sysroot()?.join("lib/rustlib").join(target))
 }
 
 /// The licences of the Rust standard library, a page of the toolchain.
