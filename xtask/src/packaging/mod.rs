@@ -10,8 +10,10 @@ mod libraries;
 mod licences;
 mod linked;
 pub mod lintian;
+mod musl;
 mod repeat;
 mod sbom;
+mod sbom_rules;
 mod staging;
 
 use std::fs;
