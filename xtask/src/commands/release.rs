@@ -13,6 +13,8 @@ use crate::tools::arch::Arch;
 use crate::tools::run::stdout_of;
 use crate::tools::{paths, progress, toolchain};
 
+const CHECKSUMS: &str = "SHA256SUMS";
+
 #[derive(Debug, Args)]
 pub struct ReleaseArgs {
     /// Debian revision of the packages, after the version of the crates.
@@ -49,6 +51,9 @@ pub fn run(args: &ReleaseArgs) -> Result<ExitCode> {
         build_text(&commit, &toolchain::rustc_version()?, deb::source_time().as_deref()),
     )?;
     write_checksums(&to)?;
+    let mut check = Command::new("sha256sum");
+    check.args(["--check", "--strict", "--quiet", CHECKSUMS]).current_dir(&to);
+    stdout_of(&mut check)?;
     progress::note(&format!("{} ({} files)", paths::short(&to), fs::read_dir(&to)?.count()));
     Ok(ExitCode::SUCCESS)
 }
@@ -72,10 +77,10 @@ fn build_text(commit: &str, rustc: &str, time: Option<&str>) -> String {
 /// Writes SHA256SUMS, sorted by name, for `sha256sum --check`.
 fn write_checksums(dir: &Path) -> Result<()> {
     let mut names: Vec<_> = fs::read_dir(dir)?.flatten().map(|entry| entry.file_name()).collect();
-    names.retain(|name| name != "SHA256SUMS");
+    names.retain(|name| name != CHECKSUMS);
     names.sort();
     let sums = stdout_of(Command::new("sha256sum").arg("--").args(&names).current_dir(dir))?;
-    Ok(fs::write(dir.join("SHA256SUMS"), sums)?)
+    Ok(fs::write(dir.join(CHECKSUMS), sums)?)
 }
 
 #[cfg(test)]

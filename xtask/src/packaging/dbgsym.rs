@@ -6,29 +6,48 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use super::{Plan, deb};
-use crate::tools::arch::Arch;
 use crate::tools::paths;
 use crate::tools::run::{run_checked, stdout_of};
+
+/// Sections from which debuggers find functions and lines.
+const SECTIONS: [&str; 2] = [".debug_info", ".debug_line"];
 
 /// Root of the package's files.
 pub fn tree(name: &str) -> PathBuf {
     paths::target().join("package/stage").join(format!("{name}-dbgsym"))
 }
 
-/// Adds the debug information of a program to the package of `name`. Programs without a build ID,
-/// as those of the guests, have no debug information.
-pub fn add(name: &str, program: &Path, arch: Arch) -> Result<()> {
+/// Adds the debug information of a program to the package of `name`; not with a quick plan, whose
+/// programs have none.
+///
+/// # Errors
+/// The program has no build ID or no line numbers: a debugger would find nothing.
+pub fn add(name: &str, program: &Path, plan: &Plan) -> Result<()> {
+    if plan.is_quick {
+        return Ok(());
+    }
     let notes = stdout_of(Command::new("readelf").args(["--notes", "--wide"]).arg(program))?;
-    let Some(id) = build_id(&notes) else { return Ok(()) };
+    let Some(id) = build_id(&notes) else { bail!("{} has no build ID", program.display()) };
     let (folder, file) = id.split_at(2);
     let dir = tree(name).join("usr/lib/debug/.build-id").join(folder);
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    let mut objcopy = Command::new(arch.binutils("objcopy"));
+    let mut objcopy = Command::new(plan.arch.binutils("objcopy"));
     objcopy.args(["--only-keep-debug", "--compress-debug-sections"]).arg(program);
-    run_checked("objcopy", with(objcopy, &dir.join(format!("{file}.debug")))).map(drop)
+    let made = dir.join(format!("{file}.debug"));
+    run_checked("objcopy", with(objcopy, &made))?;
+    let sections = stdout_of(Command::new("readelf").args(["--sections", "--wide"]).arg(&made))?;
+    let missing: Vec<_> = SECTIONS.iter().filter(|name| !has_section(&sections, name)).collect();
+    if !missing.is_empty() {
+        bail!("{} has no debug information: {missing:?} are missing", program.display());
+    }
+    Ok(())
+}
+
+fn has_section(sections: &str, name: &str) -> bool {
+    sections.split_whitespace().any(|word| word == name)
 }
 
 fn with(mut command: Command, file: &Path) -> Command {
@@ -62,6 +81,7 @@ pub fn make(name: &str, to: &Path, plan: &Plan) -> Result<Option<PathBuf>> {
     let text = self::control(name, &version, plan, &ids, bytes);
     fs::write(control.join("control"), text)?;
     permissions(&tree)?;
+    deb::delete_others(to, &format!("{name}-dbgsym"), &file, plan)?;
     let mut dpkg = Command::new("dpkg-deb");
     dpkg.args(["--root-owner-group", "-Zxz", "--build"]).arg(&tree).arg(&file);
     if let Some(time) = deb::source_time() {
@@ -120,6 +140,7 @@ fn permissions(dir: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tools::arch::Arch;
 
     #[test]
     fn the_build_id_is_read_from_readelf() {
@@ -128,6 +149,13 @@ mod tests {
         assert_eq!(build_id(notes).as_deref(), Some("2c40e0"));
         assert_eq!(build_id("no notes"), None);
         assert_eq!(build_id("Build ID: ../x"), None);
+    }
+
+    #[test]
+    fn a_section_is_a_whole_word() {
+        let sections = "[27] .debug_info PROGBITS 0000 0000 0000 00 C 0 0 8\n[28] .debug_line_str PROGBITS";
+        assert!(has_section(sections, ".debug_info"));
+        assert!(!has_section(sections, ".debug_line"));
     }
 
     #[test]

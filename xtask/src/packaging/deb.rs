@@ -56,7 +56,8 @@ pub fn source_time() -> Option<String> {
     Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
-fn delete_others(dir: &Path, name: &str, keep: &Path, plan: &Plan) -> Result<()> {
+/// Deletes packages of the same name and architecture but `keep`.
+pub fn delete_others(dir: &Path, name: &str, keep: &Path, plan: &Plan) -> Result<()> {
     let end = format!("_{}.deb", plan.arch.debian());
     for entry in fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))?.flatten() {
         let found = entry.file_name().to_string_lossy().into_owned();

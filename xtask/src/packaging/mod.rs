@@ -65,7 +65,7 @@ pub fn for_guests(programs: &Programs) -> Result<[PathBuf; 2]> {
     let dirs = [paths::target().join("package/guests/first"), paths::target().join("package/guests/later")];
     for (dir, revision) in dirs.iter().zip(["1", "2"]) {
         let plan = Plan { arch: Arch::Amd64, revision: revision.to_owned(), is_quick: true };
-        stage(programs, plan.arch)?;
+        stage(programs, &plan)?;
         let made = make(dir, &plan)?;
         if revision == "1" {
             lintian::check(&made)?;
@@ -78,7 +78,9 @@ pub fn for_guests(programs: &Programs) -> Result<[PathBuf; 2]> {
 /// Makes the packages in `to` and checks them; also that a second run gives the same bytes.
 pub fn checked(programs: &Programs, to: &Path, plan: &Plan) -> Result<Vec<PathBuf>> {
     apt_packages::ensure(PackageSet::Package)?;
-    stage(programs, plan.arch)?;
+    stage(programs, plan)?;
+    let by = plan.arch.emulator().map(|name| format!(" under {name}")).unwrap_or_default();
+    progress::note(&format!("{} programs start{by} and state their version", program_names().count()));
     let made = make(to, plan)?;
     for deb in &made {
         let size = fs::metadata(deb).map_or(0, |found| found.len());
@@ -90,13 +92,13 @@ pub fn checked(programs: &Programs, to: &Path, plan: &Plan) -> Result<Vec<PathBu
 }
 
 /// Puts the contents of the packages where cargo-deb finds them.
-fn stage(programs: &Programs, arch: Arch) -> Result<()> {
+fn stage(programs: &Programs, plan: &Plan) -> Result<()> {
     for (name, more) in PACKAGES {
-        staging::program(name, find(programs, name)?, arch)?;
+        staging::program(name, find(programs, name)?, plan)?;
         for helper in more {
-            staging::helper(name, helper, find(programs, helper)?, arch)?;
+            staging::helper(name, helper, find(programs, helper)?, plan)?;
         }
-        libraries::stage(name, &staging::dir(name), arch)?;
+        libraries::stage(name, &staging::dir(name), plan.arch)?;
     }
     Ok(())
 }

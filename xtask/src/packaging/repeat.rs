@@ -14,7 +14,7 @@ pub fn check(programs: &Programs, made: &[PathBuf], plan: &Plan) -> Result<()> {
     if again.exists() {
         fs::remove_dir_all(&again)?;
     }
-    stage(programs, plan.arch)?;
+    stage(programs, plan)?;
     let second = make(&again, plan)?;
     let different: Vec<_> =
         made.iter().filter(|first| !second.iter().any(|file| same(first, file))).collect();

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::dbgsym;
+use super::{Plan, dbgsym, deb};
 use crate::tools::arch::Arch;
 use crate::tools::paths;
 use crate::tools::run::{run_checked, stdout_of};
@@ -22,7 +22,7 @@ pub fn dir(name: &str) -> PathBuf {
 }
 
 /// Prepares everything of `program`.
-pub fn program(name: &str, program: &Path, arch: Arch) -> Result<()> {
+pub fn program(name: &str, program: &Path, plan: &Plan) -> Result<()> {
     let dir = dir(name);
     for old in [&dir, &dbgsym::tree(name)] {
         if old.exists() {
@@ -34,7 +34,8 @@ pub fn program(name: &str, program: &Path, arch: Arch) -> Result<()> {
         fs::create_dir_all(part).with_context(|| format!("cannot create {}", part.display()))?;
     }
     let staged = dir.join(name);
-    stripped(name, &staged, program, arch)?;
+    stripped(name, &staged, program, plan)?;
+    let arch = plan.arch;
     stdout_of(itself(&staged, arch).args(["man", "--to"]).arg(&man))?;
     if !man.join(format!("{name}.8")).is_file() {
         bail!("`{name} man --to DIR` did not write {name}.8");
@@ -49,16 +50,26 @@ pub fn program(name: &str, program: &Path, arch: Arch) -> Result<()> {
 }
 
 /// Another program in the package of `name`.
-pub fn helper(name: &str, helper: &str, program: &Path, arch: Arch) -> Result<()> {
-    stripped(name, &dir(name).join(helper), program, arch)
+pub fn helper(name: &str, helper: &str, program: &Path, plan: &Plan) -> Result<()> {
+    stripped(name, &dir(name).join(helper), program, plan)
 }
 
-fn stripped(name: &str, to: &Path, program: &Path, arch: Arch) -> Result<()> {
-    let mut strip = Command::new(arch.binutils("strip"));
+fn stripped(name: &str, to: &Path, program: &Path, plan: &Plan) -> Result<()> {
+    let mut strip = Command::new(plan.arch.binutils("strip"));
     // Function names stay, for backtraces in the journal.
     strip.args(["--strip-debug", "-o"]).arg(to).arg(program);
     run_checked("strip", strip)?;
-    dbgsym::add(name, program, arch)
+    let text = stdout_of(itself(to, plan.arch).arg("--version"))?;
+    let version = deb::version(name)?;
+    if !states(&text, &version) {
+        bail!("{} --version: expected {version}, got {text:?}", to.display());
+    }
+    dbgsym::add(name, program, plan)
+}
+
+/// Whether the output of `--version` has this version as a word.
+fn states(text: &str, version: &str) -> bool {
+    text.split_whitespace().any(|word| word == version)
 }
 
 /// Runs the program without the `T3_` variables of the build environment.
@@ -77,4 +88,17 @@ fn itself(program: &Path, arch: Arch) -> Command {
         }
     }
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::states;
+
+    #[test]
+    fn the_version_is_a_whole_word() {
+        assert!(states("t3-trace 0.1.0\n", "0.1.0"));
+        for text in ["t3-trace 0.1.01", "t3-trace 10.1.0", ""] {
+            assert!(!states(text, "0.1.0"), "{text}");
+        }
+    }
 }
