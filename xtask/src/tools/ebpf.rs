@@ -42,7 +42,7 @@ pub fn command(subcommand: &str, arch: Arch) -> Result<std::process::Command> {
     let path = std::env::join_paths(std::iter::once(bin).chain(std::env::split_paths(&path)))
         .context("cannot extend PATH")?;
     let mut flags = ["-C", "debuginfo=2", "-C", "link-arg=--btf"].map(str::to_owned).to_vec();
-    flags.extend(remap::rustc_flags());
+    flags.extend(remap::rustc_flags()?);
     let mut command = cargo::cargo();
     command
         .args([subcommand, "-p", cargo::EBPF_CRATE, "--release", "--target", TARGET, "-Z", "build-std=core"])

@@ -37,7 +37,7 @@ pub fn release(arch: Arch) -> Result<PathBuf> {
     command
         .args(["build", "--profile", toolchain::DIST, "--locked", "--target", target])
         .envs(arch.variables());
-    remap::apply(&mut command, target);
+    remap::apply(&mut command, target)?;
     for name in SHIPPED {
         command.args(["-p", name]);
     }

@@ -52,6 +52,28 @@ pub fn library_copyright() -> Result<PathBuf> {
     Ok(sysroot()?.join("share/doc/rust/COPYRIGHT-library.html"))
 }
 
+/// Sources of the standard library.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LibrarySource {
+    /// Their folder, if rust-src is installed; `/rustc/COMMIT` in the compiled library.
+    pub dir: PathBuf,
+    /// Commit of the compiler.
+    pub commit: String,
+}
+
+/// Where rustc finds the sources of the standard library.
+pub fn library_source() -> Result<LibrarySource> {
+    // rustc finds itself through symbolic links.
+    let sysroot = fs::canonicalize(sysroot()?).context("cannot find the toolchain")?;
+    let version = rustc(&["-vV"])?;
+    let commit = commit_hash(&version).context("rustc -vV does not state its commit")?;
+    Ok(LibrarySource { dir: sysroot.join("lib/rustlib/src/rust"), commit: commit.to_owned() })
+}
+
+fn commit_hash(version: &str) -> Option<&str> {
+    version.lines().find_map(|line| line.strip_prefix("commit-hash: "))
+}
+
 /// Version and commit of the compiler.
 pub fn rustc_version() -> Result<String> {
     Ok(rustc(&["-V"])?.trim().to_owned())
@@ -202,7 +224,7 @@ fn sysroot() -> Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::{llvm_major, stamp};
+    use super::{commit_hash, llvm_major, stamp};
     use std::path::Path;
 
     #[test]
@@ -210,6 +232,13 @@ mod tests {
         assert_eq!(llvm_major("libLLVM.so.22.1-rust-1.95.0-stable"), Some(22));
         assert_eq!(llvm_major("libLLVM-22-rust-1.95.0-stable.so"), None);
         assert_eq!(llvm_major("librustc_driver-6108105cd7e839cf.so"), None);
+    }
+
+    #[test]
+    fn the_commit_of_the_compiler_is_read() {
+        let version = "rustc 1.95.0 (59807616e 2026-04-14)\nbinary: rustc\ncommit-hash: 59807616e1\n";
+        assert_eq!(commit_hash(version), Some("59807616e1"));
+        assert_eq!(commit_hash("rustc 1.95.0\n"), None);
     }
 
     #[test]
