@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{Plan, dbgsym, deb};
 use crate::tools::arch::Arch;
-use crate::tools::paths;
 use crate::tools::run::{run_checked, stdout_of};
+use crate::tools::{paths, remap};
 
 /// (shell, prefix and suffix of the program's name in the file name)
 const SHELLS: [(&str, &str, &str); 3] = [("bash", "", ""), ("zsh", "_", ""), ("fish", "", ".fish")];
@@ -63,6 +63,9 @@ fn stripped(name: &str, to: &Path, program: &Path, plan: &Plan) -> Result<()> {
     let version = deb::version(name)?;
     if !states(&text, &version) {
         bail!("{} --version: expected {version}, got {text:?}", to.display());
+    }
+    if !plan.is_quick {
+        remap::check(program)?;
     }
     dbgsym::add(name, program, plan)
 }

@@ -4,10 +4,10 @@
 //! toolchain; the name that it gets here is the one in the compiled library, and without rust-src.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
 
 use crate::tools::{paths, toolchain};
 
@@ -56,6 +56,32 @@ pub fn apply(command: &mut Command, target: &str) -> Result<()> {
     Ok(())
 }
 
+/// Checks that a program contains none of the folders.
+///
+/// # Errors
+/// It contains one: a build in another folder would give other bytes.
+pub fn check(program: &Path) -> Result<()> {
+    for (from, to) in folders()? {
+        if from.is_absolute() && from != Path::new(&to) && contains(program, &from)? {
+            bail!("{} contains the folder {} of this build", program.display(), from.display());
+        }
+    }
+    Ok(())
+}
+
+fn contains(file: &Path, text: &Path) -> Result<bool> {
+    let mut grep = Command::new("grep");
+    grep.env("LC_ALL", "C")
+        .args(["--quiet", "--no-messages", "--text", "--fixed-strings", "-e"])
+        .arg(text)
+        .arg(file);
+    match grep.status().context("cannot start grep")?.code() {
+        Some(0) => Ok(true),
+        Some(1) => Ok(false),
+        _ => bail!("cannot search in {}", file.display()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,5 +105,17 @@ mod tests {
         assert!(rust.split(SEPARATOR).any(|flag| flag == option), "{rust}");
         let c = value("CFLAGS_x86_64_unknown_linux_musl");
         assert!(c.contains(&format!("-ffile-prefix-map={root}=/build")), "{c}");
+    }
+
+    #[test]
+    fn a_folder_of_this_build_in_a_program_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("program");
+        std::fs::write(&program, b"\x7fELF\0/build/t3-trace/src/main.rs\0").unwrap();
+        check(&program).unwrap();
+        let text = format!("\x7fELF\0{}/t3-trace/src/main.rs\0", paths::root().display());
+        std::fs::write(&program, text).unwrap();
+        assert!(check(&program).unwrap_err().to_string().contains("of this build"));
+        assert!(check(&dir.path().join("missing")).is_err());
     }
 }
