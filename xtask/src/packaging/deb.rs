@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -35,13 +36,21 @@ pub fn file_name(name: &str, version: &str, plan: &Plan) -> String {
 
 /// The crate's version.
 pub fn version(name: &str) -> Result<String> {
-    let metadata = stdout_of(cargo::cargo().args(["metadata", "--no-deps", "--format-version=1"]))?;
-    let metadata: Value =
-        serde_json::from_str(&metadata).context("cannot read the output of cargo metadata")?;
-    let packages = metadata["packages"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let packages = metadata()?["packages"].as_array().map(Vec::as_slice).unwrap_or_default();
     let found = packages.iter().find(|package| package["name"] == name);
     let version = found.and_then(|package| package["version"].as_str());
     Ok(version.with_context(|| format!("cargo metadata does not list the crate {name}"))?.to_owned())
+}
+
+/// Crates of the workspace; cargo runs once.
+fn metadata() -> Result<&'static Value> {
+    static METADATA: OnceLock<Value> = OnceLock::new();
+    if let Some(metadata) = METADATA.get() {
+        return Ok(metadata);
+    }
+    let text = stdout_of(cargo::cargo().args(["metadata", "--no-deps", "--format-version=1"]))?;
+    let metadata = serde_json::from_str(&text).context("cannot read the output of cargo metadata")?;
+    Ok(METADATA.get_or_init(|| metadata))
 }
 
 /// Time of all files of the packages in Unix seconds: `SOURCE_DATE_EPOCH`, else the time of the
