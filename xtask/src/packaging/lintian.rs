@@ -22,7 +22,8 @@ pub fn check(debs: &[PathBuf]) -> Result<()> {
         progress::note(line);
     }
     if !finished.ok() {
-        bail!("lintian found errors in the packages ({})", finished.how());
+        let what = if finished.status.is_some() { "found errors in the packages" } else { "did not finish" };
+        bail!("lintian {what} ({})", finished.how());
     }
     Ok(())
 }
