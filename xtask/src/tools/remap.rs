@@ -11,6 +11,8 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::tools::{paths, toolchain};
 
+/// Options of gcc: a constant for the time of the compilation, which mimalloc has in a message.
+const NO_TIME: &str = " -Wno-builtin-macro-redefined -D__DATE__=\"-\" -D__TIME__=\"-\"";
 /// Separates the flags in `CARGO_ENCODED_RUSTFLAGS`.
 const SEPARATOR: &str = "\u{1f}";
 
@@ -52,6 +54,7 @@ pub fn apply(command: &mut Command, target: &str) -> Result<()> {
         option.push(format!("={to}"));
         c_flags.push(option);
     }
+    c_flags.push(NO_TIME);
     command.env(name, c_flags);
     Ok(())
 }
@@ -105,6 +108,7 @@ mod tests {
         assert!(rust.split(SEPARATOR).any(|flag| flag == option), "{rust}");
         let c = value("CFLAGS_x86_64_unknown_linux_musl");
         assert!(c.contains(&format!("-ffile-prefix-map={root}=/build")), "{c}");
+        assert!(c.ends_with(" -D__DATE__=\"-\" -D__TIME__=\"-\""), "{c}");
     }
 
     #[test]
