@@ -46,7 +46,9 @@ impl Waiting {
 #[test]
 fn ctrl_c_ends_a_query_to_loki_immediately() {
     for command in [&["closes"][..], &["closes", "--summary"], &["explain", "--last"]] {
-        let waiting = Waiting::start(env!("CARGO_BIN_EXE_t3-trace"), command);
+        let program = env!("CARGO_BIN_EXE_t3-trace");
+        // The test may run as a background process of a script, whose children ignore SIGINT.
+        let waiting = Waiting::start("env", &[&["--default-signal=INT", program], command].concat());
         let sent = Instant::now();
         waiting.interrupt();
         let output = waiting.child.wait_with_output().unwrap();
