@@ -41,7 +41,7 @@ impl RecentRecords {
                 }
                 Ok(_) => None,
                 Err(error) => {
-                    tracing::error!(%error, "cannot read an own record; it is not sent again");
+                    tracing::error!(%error, "cannot decode a record that was sent to t3-trace; it is not sent again");
                     None
                 }
             }

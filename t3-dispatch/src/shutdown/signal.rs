@@ -161,3 +161,29 @@ impl Drop for Listener {
         self.signal.wakers.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&self.id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Poll;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listener_that_is_left_after_shrinking_is_woken() {
+        let signal = Arc::new(ShutdownSignal::default());
+        let capacity = || signal.wakers.lock().unwrap().1.capacity();
+        let left = signal.subscribe();
+        drop((0..1_000).map(|_| signal.subscribe()).collect::<Vec<_>>());
+        assert!(capacity() >= 1_000);
+        signal.shrink();
+        assert!(capacity() < 10, "{}", capacity());
+        let shutdown = Shutdown { signal: Some(15), at: 7 };
+        let waiting = tokio::spawn(std::future::poll_fn(move |cx| match left.poll(cx) {
+            Some(shutdown) => Poll::Ready(shutdown),
+            None => Poll::Pending,
+        }));
+        tokio::task::yield_now().await;
+        signal.trigger(shutdown);
+        assert_eq!(waiting.await.unwrap(), shutdown);
+    }
+}

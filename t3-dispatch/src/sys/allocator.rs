@@ -6,23 +6,33 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-/// Number of requests.
-static REQUESTED: AtomicU32 = AtomicU32::new(0);
+/// Requests to return memory, which each thread carries out once.
+#[derive(Debug)]
+struct Requests(AtomicU32);
+
+impl Requests {
+    /// Whether there was a request since the one that a thread has carried out last; notes it.
+    fn is_due(&self, carried_out: &Cell<u32>) -> bool {
+        let requested = self.0.load(Ordering::Relaxed);
+        carried_out.replace(requested) != requested
+    }
+}
+
+static REQUESTS: Requests = Requests(AtomicU32::new(0));
 
 thread_local! {
-    /// Requests that this thread has carried out.
+    /// Number of the request that this thread has carried out last.
     static CARRIED_OUT: Cell<u32> = const { Cell::new(0) };
 }
 
 /// Requests that each worker of the runtime returns memory when it is idle next.
 pub fn return_memory() {
-    REQUESTED.fetch_add(1, Ordering::Relaxed);
+    REQUESTS.0.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Called by a worker before it waits for work.
 pub fn worker_is_idle() {
-    let requested = REQUESTED.load(Ordering::Relaxed);
-    if CARRIED_OUT.replace(requested) != requested {
+    if CARRIED_OUT.with(|carried_out| REQUESTS.is_due(carried_out)) {
         collect();
     }
 }
@@ -43,19 +53,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_worker_carries_out_a_request_once() {
-        // Other tests of this process may request it, too.
-        let pending = || CARRIED_OUT.get() != REQUESTED.load(Ordering::Relaxed);
-        return_memory();
-        assert!(pending());
-        worker_is_idle();
-        assert!(CARRIED_OUT.get() > 0);
-        std::thread::spawn(|| {
-            assert_eq!(CARRIED_OUT.get(), 0, "each worker has its own memory");
-            worker_is_idle();
-            assert!(CARRIED_OUT.get() > 0);
-        })
-        .join()
-        .unwrap();
+    fn each_thread_carries_out_a_request_once() {
+        let requests = Requests(AtomicU32::new(0));
+        let (one, another) = (Cell::new(0), Cell::new(0));
+        assert!(!requests.is_due(&one), "no request");
+        requests.0.fetch_add(2, Ordering::Relaxed);
+        assert!(requests.is_due(&one) && !requests.is_due(&one), "two requests are one");
+        assert!(requests.is_due(&another), "its own memory");
+        requests.0.fetch_add(1, Ordering::Relaxed);
+        assert!(requests.is_due(&one));
     }
 }
