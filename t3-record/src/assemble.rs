@@ -1,5 +1,9 @@
 //! Record from evidence: judges, then sets each known value under its key.
 
+mod direct;
+
+pub use direct::assemble_direct;
+
 use crate::{
     chain::{Chain, Event, MAX_EVENTS},
     evidence::{

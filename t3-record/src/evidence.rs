@@ -4,6 +4,7 @@
 //! `None`, never zero. All times are nanoseconds of `CLOCK_MONOTONIC`, the clock of
 //! `bpf_ktime_get_ns`, so that kernel and relay facts can be ordered against each other.
 
+mod direct;
 mod listeners;
 mod network;
 mod process;
@@ -11,6 +12,7 @@ mod process;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use self::{
+    direct::{Counters, DirectConnection},
     listeners::Listeners,
     network::{NetworkChange, NetworkEvent},
     process::{Fate, Halt, Process, StopRequest, Task},

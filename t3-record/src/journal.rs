@@ -7,7 +7,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use crate::record::{AttemptsRecord, BadRecord, BurstRecord, CloseRecord, OpenRecord};
+use crate::record::{AttemptsRecord, BadRecord, BurstRecord, CloseRecord, OpenRecord, TcpCloseRecord};
 
 /// `MESSAGE_ID` of a `ws close`.
 pub const CLOSE_ID: &str = "7a0d3c1e5b8f4f62a9c4d5e6f7081923";
@@ -17,6 +17,8 @@ pub const OPEN_ID: &str = "1c5e9f20d7b34a68b1f2c3d4e5f60718";
 pub const BURST_ID: &str = "93b8a7c6d5e44f3012e1f0a9b8c7d6e5";
 /// `MESSAGE_ID` of a `ws attempts`.
 pub const ATTEMPTS_ID: &str = "4be1d06f2c9a47d3a85e7190c3f2b6d8";
+/// `MESSAGE_ID` of a `tcp close`.
+pub const TCP_CLOSE_ID: &str = "c2f70b9e41d64c0b9a3e58d1760f24ab";
 
 /// Prefix of the fields.
 pub const PREFIX: &str = "T3_";
@@ -31,6 +33,7 @@ pub const PLAIN: &[(&str, &str)] = &[
     ("segment", "WS_SEGMENT"),
     ("n", "WS_COUNT"),
     ("users", "WS_USERS"),
+    ("port", "TCP_PORT"),
 ];
 
 /// The journald name of a key.
@@ -71,7 +74,13 @@ macro_rules! entries {
     )+};
 }
 
-entries!(CloseRecord = CLOSE_ID, OpenRecord = OPEN_ID, BurstRecord = BURST_ID, AttemptsRecord = ATTEMPTS_ID);
+entries!(
+    CloseRecord = CLOSE_ID,
+    OpenRecord = OPEN_ID,
+    BurstRecord = BURST_ID,
+    AttemptsRecord = ATTEMPTS_ID,
+    TcpCloseRecord = TCP_CLOSE_ID
+);
 
 /// Encodes a datagram of the native protocol.
 #[must_use]

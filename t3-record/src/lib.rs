@@ -22,12 +22,13 @@ pub mod verdict;
 pub mod vocabulary;
 pub mod wire;
 
-pub use assemble::assemble;
+pub use assemble::{assemble, assemble_direct};
 pub use chain::Chain;
 pub use evidence::Evidence;
 pub use how::How;
-pub use record::{AttemptsRecord, BurstRecord, CloseRecord, OpenRecord};
-pub use verdict::{Judgement, judge};
+pub use record::{AttemptsRecord, BurstRecord, CloseRecord, OpenRecord, TcpCloseRecord};
+pub use verdict::{Judgement, direct::judge_direct, judge};
 pub use vocabulary::{
     Cause, ClosedBy, Confidence, HeartbeatSource, KernelSource, LegEnd, Reconciled, Segment, Side, Verdict,
+    Via,
 };

@@ -5,7 +5,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use crate::record::{AttemptsRecord, BadRecord, BurstRecord, CloseRecord, OpenRecord};
+use crate::record::{AttemptsRecord, BadRecord, BurstRecord, CloseRecord, OpenRecord, TcpCloseRecord};
 
 /// Prefix of a `ws close` line.
 pub const CLOSE: &str = "ws close";
@@ -15,6 +15,8 @@ pub const OPEN: &str = "ws open";
 pub const BURST: &str = "ws burst";
 /// Prefix of a `ws attempts` line.
 pub const ATTEMPTS: &str = "ws attempts";
+/// Prefix of a `tcp close` line: no query for `ws close` matches it.
+pub const TCP_CLOSE: &str = "tcp close";
 
 /// A line that cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,12 +33,12 @@ pub enum BadLine {
 }
 
 macro_rules! lines {
-    ($($name:ident = $words:ident),+) => {$(
+    ($($name:ident = $words:ident by $line:ident),+) => {$(
         impl $name {
             /// Formats the record as one line.
             #[must_use]
             pub fn to_line(&self) -> String {
-                line($words, &self.pairs())
+                $line($words, &self.pairs())
             }
 
             /// Parses a line.
@@ -54,7 +56,19 @@ macro_rules! lines {
     )+};
 }
 
-lines!(CloseRecord = CLOSE, OpenRecord = OPEN, BurstRecord = BURST, AttemptsRecord = ATTEMPTS);
+lines!(
+    CloseRecord = CLOSE by line,
+    OpenRecord = OPEN by line,
+    BurstRecord = BURST by line,
+    AttemptsRecord = ATTEMPTS by line,
+    TcpCloseRecord = TCP_CLOSE by line_without_ws_close
+);
+
+/// As [`line`], for a record that no query for `ws close` may match: any user can give a process
+/// that name. A value with a blank is quoted, and `\u0020` is a blank in quotes.
+fn line_without_ws_close(words: &str, pairs: &[(&'static str, String)]) -> String {
+    line(words, pairs).replace(CLOSE, r"ws\u0020close")
+}
 
 fn line(words: &str, pairs: &[(&'static str, String)]) -> String {
     let mut out = String::with_capacity(512);

@@ -361,6 +361,9 @@ record! {
     }
 }
 
+mod tcp_close;
+pub use tcp_close::TcpCloseRecord;
+
 /// A value of an object: text, or a number, true or false as [`Value::serialize`] writes it.
 #[derive(serde::Deserialize)]
 #[serde(untagged)]
@@ -427,4 +430,4 @@ macro_rules! as_object {
     )+};
 }
 
-as_object!(CloseRecord, OpenRecord, BurstRecord, AttemptsRecord);
+as_object!(CloseRecord, OpenRecord, BurstRecord, AttemptsRecord, TcpCloseRecord);

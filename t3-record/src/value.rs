@@ -10,7 +10,7 @@ use crate::{
     how::How,
     vocabulary::{
         Cause, ClosedBy, Confidence, HeartbeatSource, KernelSource, LegEnd, Reconciled, Segment, Side,
-        Verdict,
+        Verdict, Via,
     },
 };
 
@@ -88,6 +88,7 @@ by_display! {
     How => "a mechanism",
     Reconciled => "an origin of a reconciled record",
     Chain => "a chain of events",
+    Via => "a carrier",
 }
 
 impl Value for String {

@@ -283,6 +283,16 @@ vocabulary! {
 }
 
 vocabulary! {
+    /// Program that carried the connection of a record.
+    Via {
+        /// t3-dispatch.
+        Dispatch = "dispatch",
+        /// No program of this project: the client was connected to the listening process itself.
+        Direct = "direct",
+    }
+}
+
+vocabulary! {
     /// Source of the kernel evidence.
     KernelSource {
         /// Tracepoints and kprobes (or fentry).

@@ -7,8 +7,8 @@
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use t3_record::{
-    AttemptsRecord, BurstRecord, CloseRecord, OpenRecord,
-    journal::{ATTEMPTS_ID, BURST_ID, CLOSE_ID, OPEN_ID, PLAIN},
+    AttemptsRecord, BurstRecord, CloseRecord, OpenRecord, TcpCloseRecord,
+    journal::{ATTEMPTS_ID, BURST_ID, CLOSE_ID, OPEN_ID, PLAIN, TCP_CLOSE_ID},
     record::Key,
 };
 
@@ -38,11 +38,12 @@ fn fields(text: &str) -> Vec<&str> {
     text.split('@').skip(1).step_by(2).collect()
 }
 
-const KINDS: [(&str, &[Key]); 4] = [
+const KINDS: [(&str, &[Key]); 5] = [
     (CLOSE_ID, CloseRecord::KEYS),
     (OPEN_ID, OpenRecord::KEYS),
     (BURST_ID, BurstRecord::KEYS),
     (ATTEMPTS_ID, AttemptsRecord::KEYS),
+    (TCP_CLOSE_ID, TcpCloseRecord::KEYS),
 ];
 
 #[test]
@@ -86,5 +87,7 @@ fn plain_names_are_such_as_journald_fills_in() {
 
 #[test]
 fn a_close_says_how_to_have_it_explained() {
-    assert!(catalogue()[CLOSE_ID].text.contains("t3-trace explain @WS_CONN@"));
+    for id in [CLOSE_ID, TCP_CLOSE_ID] {
+        assert!(catalogue()[id].text.contains("t3-trace explain @WS_CONN@"), "{id}");
+    }
 }

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use proptest::{collection::vec, option, prelude::*};
 use t3_record::{
-    CloseRecord, OpenRecord, assemble,
+    CloseRecord, OpenRecord, TcpCloseRecord, assemble, assemble_direct,
     evidence::*,
-    judge, logfmt,
+    judge, judge_direct, logfmt,
     value::Percent,
     vocabulary::*,
     wire::{FromTrace, Session, ToTrace},
@@ -24,6 +24,8 @@ fn text() -> impl Strategy<Value = String> {
         "[a-z =\"\\\\\n\r\t]{0,40}",
         Just("x\nT3_FORGED=1".to_owned()),
         Just("a cause=graceful verdict=unknown".to_owned()),
+        Just("ws close".to_owned()),
+        Just("ws".to_owned()),
     ]
 }
 
@@ -41,6 +43,22 @@ prop_compose! {
         record.psi_io = psi.map(|tenths| Percent(tenths as f32 / 10.0));
         record.how = code.map(t3_record::How::WsClose);
         record.up_end = up_end;
+        record
+    }
+}
+
+prop_compose! {
+    fn tcp_record()(
+        close in record().boxed(), port in any::<u16>(), via in word(Via::ALL), user in option::of(text()),
+        unit in option::of(text()), client in option::of((any::<u32>(), text())), dur_min in option::of(any::<bool>()),
+    ) -> TcpCloseRecord {
+        let mut record = TcpCloseRecord::new(
+            close.ip.clone(), close.dur_ms, close.cause, close.verdict, close.segment, close.conn.clone(), port, via,
+            close.kernel,
+        );
+        (record.client_pid, record.client_comm) = client.unzip();
+        (record.user, record.peer_unit, record.dur_min) = (user, unit, dur_min);
+        record.take_shared(close);
         record
     }
 }
@@ -71,6 +89,24 @@ proptest! {
     }
 
     #[test]
+    fn a_tcp_close_reads_back_and_is_never_a_ws_close(record in tcp_record().boxed()) {
+        let line = record.to_line();
+        prop_assert!(!line.chars().any(char::is_control), "{line:?}");
+        prop_assert!(line.starts_with("tcp close ip=") && !line.contains("ws close"), "{line}");
+        prop_assert!(CloseRecord::from_line(&line).is_err());
+        let fields: BTreeMap<String, String> =
+            record.to_fields().into_iter().map(|(name, value)| (name.into_owned(), value)).collect();
+        prop_assert_eq!(fields.get("MESSAGE_ID").map(String::as_str), Some(t3_record::journal::TCP_CLOSE_ID));
+        prop_assert_eq!(TcpCloseRecord::from_fields(&fields), Ok(record.clone()));
+        let keys: Vec<_> = logfmt::parse(line.strip_prefix("tcp close").unwrap()).unwrap().into_iter().map(|(key, _)| key).collect();
+        let expected: Vec<_> = record.pairs().into_iter().map(|(key, _)| key).collect();
+        prop_assert_eq!(keys, expected);
+        let object = serde_json::to_string(&record).unwrap();
+        prop_assert_eq!(serde_json::from_str::<TcpCloseRecord>(&object).unwrap(), record.clone());
+        prop_assert_eq!(TcpCloseRecord::from_line(&line), Ok(record));
+    }
+
+    #[test]
     fn the_operators_query_matches_every_record(mut record in record(), user in "[a-z]{1,8}") {
         record.user = user;
         record.ip = "203.0.113.7".into();
@@ -85,6 +121,7 @@ proptest! {
         let _ = CloseRecord::from_line(&text);
         let _ = CloseRecord::from_line(&format!("ws close {text}"));
         let _ = OpenRecord::from_line(&format!("ws open {text}"));
+        let _ = TcpCloseRecord::from_line(&format!("tcp close {text}"));
         let _ = serde_json::from_slice::<ToTrace>(&bytes);
         let _ = serde_json::from_slice::<FromTrace>(&bytes);
     }
@@ -98,6 +135,24 @@ proptest! {
         let record = assemble(&session(), &evidence);
         prop_assert_eq!(record.verdict, judgement.verdict);
         prop_assert_eq!(CloseRecord::from_line(&record.to_line()), Ok(record));
+    }
+
+    #[test]
+    fn every_end_of_a_direct_connection_has_an_answer(evidence in evidence().boxed(), overflowed in any::<bool>()) {
+        let kernel = KernelFacts { is_overflowed: overflowed, ..evidence.kernel };
+        let judgement = judge_direct(&kernel);
+        let can_be_proven = matches!(
+            judgement.verdict,
+            Verdict::ServeKilled | Verdict::ServeExited | Verdict::ServeOom | Verdict::ClientVanished | Verdict::AdminKilled
+        ) && !overflowed;
+        prop_assert!(can_be_proven || judgement.confidence == Confidence::Likely, "{judgement:?}");
+        let connection = DirectConnection {
+            conn: "d".into(), user: None, unit: None, client: "[::1]:9".parse().unwrap(), port: 1, opened_at: 5,
+            is_older: false, client_process: None, counters: None,
+        };
+        let record = assemble_direct(&connection, &kernel);
+        prop_assert_eq!((record.verdict, record.confidence), (judgement.verdict, Some(judgement.confidence)));
+        prop_assert_eq!(TcpCloseRecord::from_line(&record.to_line()), Ok(record));
     }
 
     #[test]

@@ -6,10 +6,10 @@
 use std::{fmt::Write, fs, path::PathBuf};
 
 use t3_record::{
-    AttemptsRecord, BurstRecord, CloseRecord, How, OpenRecord,
-    journal::{ATTEMPTS_ID, BURST_ID, CLOSE_ID, OPEN_ID},
+    AttemptsRecord, BurstRecord, CloseRecord, How, OpenRecord, TcpCloseRecord,
+    journal::{ATTEMPTS_ID, BURST_ID, CLOSE_ID, OPEN_ID, TCP_CLOSE_ID},
     record::Key,
-    vocabulary::{Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment},
+    vocabulary::{Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Via},
 };
 
 fn page() -> PathBuf {
@@ -41,6 +41,7 @@ fn words() -> String {
     row("`closed_by`", ClosedBy::ALL.iter().map(|w| w.as_str()).collect());
     row("`down_end`, `up_end`", LegEnd::ALL.iter().map(|w| w.as_str()).collect());
     row("`confidence`", Confidence::ALL.iter().map(|w| w.as_str()).collect());
+    row("`via`", Via::ALL.iter().map(|w| w.as_str()).collect());
     row("`kernel`", KernelSource::ALL.iter().map(|w| w.as_str()).collect());
     // `ws_close` has two forms, with and without a code.
     let mut mechanisms: Vec<&str> = Vec::new();
@@ -69,6 +70,7 @@ fn the_page_lists_every_key_and_word() {
         ("open", keys(OpenRecord::KEYS)),
         ("burst", keys(BurstRecord::KEYS)),
         ("attempts", keys(AttemptsRecord::KEYS)),
+        ("tcp-close", keys(TcpCloseRecord::KEYS)),
         ("words", words()),
     ];
     for (name, list) in lists {
@@ -92,12 +94,18 @@ fn the_pages_examples_are_values_of_their_keys() {
     let rewritten = record.pairs();
     let examples: Vec<_> = CloseRecord::KEYS.iter().map(|key| (key.name, key.example.to_owned())).collect();
     assert_eq!(rewritten, examples);
+    let line: String =
+        TcpCloseRecord::KEYS.iter().map(|key| format!(" {}={:?}", key.name, key.example)).collect();
+    let record = TcpCloseRecord::from_line(&format!("tcp close{line}")).expect("the examples make a record");
+    let examples: Vec<_> =
+        TcpCloseRecord::KEYS.iter().map(|key| (key.name, key.example.to_owned())).collect();
+    assert_eq!(record.pairs(), examples);
 }
 
 #[test]
 fn the_pages_message_ids_are_the_programs() {
     let written = fs::read_to_string(page()).unwrap();
-    for id in [CLOSE_ID, OPEN_ID, BURST_ID, ATTEMPTS_ID] {
+    for id in [CLOSE_ID, OPEN_ID, BURST_ID, ATTEMPTS_ID, TCP_CLOSE_ID] {
         assert!(written.contains(id), "{id}");
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod acts;
 mod death;
+pub mod direct;
 pub mod disturbance;
 mod downstream;
 mod leg;

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use t3_dispatch::metrics::Metrics;
 use t3_probe::metrics::Metrics as ProbeMetrics;
 use t3_record::{
-    AttemptsRecord, BurstRecord, CloseRecord, OpenRecord,
+    AttemptsRecord, BurstRecord, CloseRecord, OpenRecord, TcpCloseRecord,
     probe::Way,
     record::Key,
-    vocabulary::{Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Side, Verdict},
+    vocabulary::{Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Side, Verdict, Via},
 };
 
 /// Labels with their values; an empty list allows any value.
@@ -24,6 +24,8 @@ pub fn keys(contains: &[String]) -> &'static [Key] {
         BurstRecord::KEYS
     } else if holds("ws attempts") {
         AttemptsRecord::KEYS
+    } else if holds("tcp close") {
+        TcpCloseRecord::KEYS
     } else {
         CloseRecord::KEYS
     }
@@ -38,6 +40,7 @@ pub fn words(key: &str) -> Vec<&'static str> {
         "closed_by" => ClosedBy::ALL.iter().map(|word| word.as_str()).collect(),
         "confidence" => Confidence::ALL.iter().map(|word| word.as_str()).collect(),
         "kernel" => KernelSource::ALL.iter().map(|word| word.as_str()).collect(),
+        "via" => Via::ALL.iter().map(|word| word.as_str()).collect(),
         "down_end" | "up_end" => LegEnd::ALL.iter().map(|word| word.as_str()).collect(),
         "ws_from" => Side::ALL.iter().map(|word| word.as_str()).collect(),
         _ => Vec::new(),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use regex_lite::Regex;
 use serde_json::Value as Json;
-use t3_record::{AttemptsRecord, BurstRecord, CloseRecord, OpenRecord};
+use t3_record::{AttemptsRecord, BurstRecord, CloseRecord, OpenRecord, TcpCloseRecord};
 use t3_trace_cli::store::{Kind, Want, selector};
 
 use crate::{
@@ -48,7 +48,13 @@ fn component<'a>(file: &'a Block, name: &'a str) -> &'a Block {
 
 /// Keys of all records, each once, in the order of the records.
 fn keys_in_order() -> Vec<&'static str> {
-    let records = [CloseRecord::KEYS, OpenRecord::KEYS, BurstRecord::KEYS, AttemptsRecord::KEYS];
+    let records = [
+        CloseRecord::KEYS,
+        OpenRecord::KEYS,
+        BurstRecord::KEYS,
+        AttemptsRecord::KEYS,
+        TcpCloseRecord::KEYS,
+    ];
     let all = records.into_iter().flatten();
     let mut keys = Vec::new();
     for key in all {

@@ -9,14 +9,22 @@ use std::{
     sync::LazyLock,
 };
 
-use t3_record::{AttemptsRecord, BurstRecord, CloseRecord, OpenRecord, journal::field, logfmt};
+use t3_record::{
+    AttemptsRecord, BurstRecord, CloseRecord, OpenRecord, TcpCloseRecord, journal::field, logfmt,
+};
 
 use super::wanted::{INIT, Kind};
 use crate::journal::export_format::Entry;
 
 /// Field of each key of a record.
 static FIELDS: LazyLock<HashMap<&'static str, String>> = LazyLock::new(|| {
-    let keys = [CloseRecord::KEYS, OpenRecord::KEYS, BurstRecord::KEYS, AttemptsRecord::KEYS];
+    let keys = [
+        CloseRecord::KEYS,
+        OpenRecord::KEYS,
+        BurstRecord::KEYS,
+        AttemptsRecord::KEYS,
+        TcpCloseRecord::KEYS,
+    ];
     keys.into_iter().flatten().map(|key| (key.name, field(key.name))).collect()
 });
 
