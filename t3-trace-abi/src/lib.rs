@@ -19,5 +19,5 @@ mod records;
 
 pub use codec::{DecodeError, Wire};
 pub use records::{
-    ALL_NAMESPACES, Event, Kind, Port, Process, Socket, SocketId, Stat, Task, Tuple, TupleGen,
+    ALL_NAMESPACES, Connection, Event, Kind, Port, Process, Socket, SocketId, Stat, Task, Tuple, TupleGen,
 };

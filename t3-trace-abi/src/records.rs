@@ -120,6 +120,36 @@ record! {
     }
 }
 
+record! {
+    /// One record of the ring `CONNECTIONS`: a connection to a watched port that has closed.
+    Connection = 200 {
+        /// When.
+        at: u64,
+        /// Its end on the watched port, with the time of its establishment.
+        end: TupleGen,
+        /// What was seen of it until then. A RST that is sent at the close comes after it.
+        socket: Socket,
+        /// `SO_COOKIE`; 0 when nobody has asked for it.
+        cookie: u64,
+        /// `tcp_sock.bytes_acked`, which may count a FIN.
+        acked: u64,
+        /// `tcp_sock.bytes_sent`, with those sent again.
+        sent: u64,
+        /// `tcp_sock.bytes_retrans`.
+        resent: u64,
+        /// `tcp_sock.bytes_received`, which counts a FIN.
+        received: u64,
+        /// `tcp_sock.srtt_us`: eighths of a microsecond; 0 when not measured.
+        srtt: u32,
+        /// `tcp_sock.total_retrans`.
+        retrans: u32,
+        /// `tcp_sock.packets_out`.
+        unacked: u32,
+        /// `tcp_sock.lost_out`.
+        lost: u32,
+    }
+}
+
 /// What an [`Event`] tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -169,6 +199,8 @@ impl Port {
     pub const LISTEN: u8 = 1;
     /// A serve listens on it.
     pub const SERVE: u8 = 2;
+    /// The close of each connection to it is reported.
+    pub const WATCH: u8 = 4;
     /// Entries of the table: one byte for each port number.
     pub const TABLE: usize = 65_536;
 }
@@ -192,31 +224,37 @@ pub enum Stat {
     Strangers = 4,
     /// New entries in the tables of sockets.
     SocketsAdded = 5,
+    /// Closed connections to watched ports that were too short to be reported.
+    ConnectionsShort = 6,
+    /// Closed connections to watched ports that found the ring full.
+    ConnectionsLost = 7,
+    /// New entries in the table of ends on watched ports.
+    WatchedAdded = 8,
 }
 
 impl Stat {
     /// How many there are.
-    pub const COUNT: u32 = 6;
+    pub const COUNT: u32 = 9;
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Event, Kind, Process, Socket, SocketId, Task, Tuple, TupleGen};
+    use super::{Connection, Event, Kind, Process, Socket, SocketId, Task, Tuple, TupleGen};
     use crate::{DecodeError, Wire};
 
     /// What is written is what is read, and every byte counts: changing any one changes the value.
     fn round_trip<T: Wire + PartialEq + core::fmt::Debug>() {
-        let mut bytes = [0; 128];
+        let mut bytes = [0; 256];
         for (i, byte) in bytes.iter_mut().enumerate() {
-            *byte = u8::try_from(i + 1).unwrap();
+            *byte = u8::try_from(i % 255 + 1).unwrap();
         }
         let bytes = &bytes[..T::SIZE];
         let value = T::decode(bytes).unwrap();
-        let mut again = [0; 128];
+        let mut again = [0; 256];
         value.write(&mut again);
         assert_eq!(&again[..T::SIZE], bytes);
         for i in 0..T::SIZE {
-            let mut other = [0; 128];
+            let mut other = [0; 256];
             other[..T::SIZE].copy_from_slice(bytes);
             other[i] ^= 0x80;
             assert_ne!(T::decode(&other[..T::SIZE]).unwrap(), value, "byte {i} of {}", T::NAME);
@@ -236,6 +274,7 @@ mod tests {
         round_trip::<Process>();
         round_trip::<SocketId>();
         round_trip::<Event>();
+        round_trip::<Connection>();
     }
 
     #[test]

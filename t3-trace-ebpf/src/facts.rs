@@ -5,7 +5,8 @@ use aya_ebpf::{helpers::bpf_ktime_get_ns, maps::LruHashMap};
 use t3_trace_abi::{Kind, Socket, Stat, TupleGen};
 
 use crate::{
-    maps::{SERVE_ENDS, SOCKETS, count, emit_socket},
+    connection,
+    maps::{SERVE_ENDS, SOCKETS, WATCHED_ENDS, count, emit_socket},
     sock::{self, Sock},
     task,
 };
@@ -64,18 +65,26 @@ pub fn note<const DIRECT: bool>(sock: Sock<DIRECT>, facts: Facts) {
         && !facts.established
         && let Some(cookie) = sock.cookie()
     {
-        update(&SOCKETS, &cookie, cookie, None, at, &facts);
+        update(&SOCKETS, Stat::SocketsAdded, &cookie, cookie, None, at, &facts);
     }
-    if sock.of_serve {
+    if sock.of_serve || sock.of_watch {
         let mut end = TupleGen::ZERO;
         sock.write_tuple(&mut end.tuple);
         if facts.established {
             sock::established(&end.tuple, at);
         } else {
             end.generation = sock::generation(&end.tuple);
-            update(&SERVE_ENDS, &end, 0, Some(&end), at, &facts);
+            let (ends, added) = if sock.of_serve {
+                (&SERVE_ENDS, Stat::SocketsAdded)
+            } else {
+                (&WATCHED_ENDS, Stat::WatchedAdded)
+            };
+            update(ends, added, &end, 0, Some(&end), at, &facts);
             if facts.gone {
                 sock::gone(&end);
+                if sock.of_watch {
+                    connection::closed(sock, ends, &end, at);
+                }
             }
         }
     }
@@ -87,6 +96,7 @@ static NOTHING: Socket = Socket::ZERO;
 #[inline(always)]
 fn update<K>(
     map: &LruHashMap<K, Socket>,
+    added: Stat,
     key: &K,
     cookie: u64,
     end: Option<&TupleGen>,
@@ -96,7 +106,7 @@ fn update<K>(
     let place = match map.get_ptr_mut(key) {
         Some(place) => place,
         None => {
-            count(Stat::SocketsAdded);
+            count(added);
             // Another CPU may have been first: then its entry is the one.
             let _ = map.insert(key, &NOTHING, BPF_NOEXIST);
             let Some(place) = map.get_ptr_mut(key) else {

@@ -31,6 +31,20 @@ pub static SOCKETS: LruHashMap<u64, Socket> = LruHashMap::with_max_entries(16_38
 #[map]
 pub static SERVE_ENDS: LruHashMap<TupleGen, Socket> = LruHashMap::with_max_entries(16_384, 0);
 
+/// The ends on watched ports that are not those of a serve: in a table of their own, so that they
+/// evict nothing of a session.
+#[map]
+pub static WATCHED_ENDS: LruHashMap<TupleGen, Socket> = LruHashMap::with_max_entries(4_096, 0);
+
+/// Age in nanoseconds from which a closed connection is reported, by watched port.
+#[map]
+pub static MIN_AGE: HashMap<u16, u64> = HashMap::with_max_entries(1_024, 0);
+
+/// Closed connections to watched ports: a ring of their own, so that they displace no event of a
+/// process.
+#[map]
+pub static CONNECTIONS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
+
 /// The live connection of each tuple. Not an LRU map: a session that lasts for days must not be
 /// forgotten because others came after it. An entry leaves with its socket.
 #[map]

@@ -28,6 +28,8 @@ pub struct Sock<const DIRECT: bool> {
     pub of_dispatch: bool,
     /// It is serve's own end.
     pub of_serve: bool,
+    /// It is an end on a port whose connections are reported.
+    pub of_watch: bool,
 }
 
 impl Sock<false> {
@@ -73,10 +75,11 @@ impl<const DIRECT: bool> Sock<DIRECT> {
             unsafe { (*table.add(usize::from(local_port)), *table.add(usize::from(remote_port))) };
         let of_dispatch = local & Port::LISTEN != 0 || remote & Port::SERVE != 0;
         let of_serve = local & Port::SERVE != 0;
-        if !(of_dispatch || of_serve) {
+        let of_watch = local & Port::WATCH != 0;
+        if !(of_dispatch || of_serve || of_watch) {
             return None;
         }
-        let sock = Self { address, local_port, remote_port, of_dispatch, of_serve };
+        let sock = Self { address, local_port, remote_port, of_dispatch, of_serve, of_watch };
         sock.in_watched_namespace().then_some(sock)
     }
 
@@ -135,6 +138,24 @@ impl<const DIRECT: bool> Sock<DIRECT> {
             }
             cookie => Some(cookie),
         }
+    }
+
+    /// Address of the structure.
+    #[inline(always)]
+    pub fn address(self) -> u64 {
+        self.address
+    }
+
+    /// The port of this end.
+    #[inline(always)]
+    pub fn local_port(self) -> u16 {
+        self.local_port
+    }
+
+    /// Its cookie; 0 when nobody has asked for it.
+    #[inline(always)]
+    pub fn cookie_if_any(self) -> u64 {
+        SK_COOKIE.read_of::<u64, DIRECT>(self.address, 0)
     }
 
     /// Writes its ends.

@@ -47,13 +47,8 @@ fn every_documented_journalctl_uses_fields_and_values_of_records() {
         .chain(OpenRecord::KEYS)
         .map(|key| (journal::field(key.name), key.name))
         .collect();
-    let ids = [
-        journal::CLOSE_ID,
-        journal::OPEN_ID,
-        journal::BURST_ID,
-        journal::ATTEMPTS_ID,
-        journal::TCP_CLOSE_ID,
-    ];
+    let ids =
+        [journal::CLOSE_ID, journal::OPEN_ID, journal::BURST_ID, journal::ATTEMPTS_ID, journal::TCP_CLOSE_ID];
     for (place, words) in commands {
         for (field, value) in words.iter().filter_map(|word| word.split_once('=')) {
             if field == "MESSAGE_ID" {

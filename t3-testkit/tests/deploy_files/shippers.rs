@@ -48,13 +48,8 @@ fn component<'a>(file: &'a Block, name: &'a str) -> &'a Block {
 
 /// Keys of all records, each once, in the order of the records.
 fn keys_in_order() -> Vec<&'static str> {
-    let records = [
-        CloseRecord::KEYS,
-        OpenRecord::KEYS,
-        BurstRecord::KEYS,
-        AttemptsRecord::KEYS,
-        TcpCloseRecord::KEYS,
-    ];
+    let records =
+        [CloseRecord::KEYS, OpenRecord::KEYS, BurstRecord::KEYS, AttemptsRecord::KEYS, TcpCloseRecord::KEYS];
     let all = records.into_iter().flatten();
     let mut keys = Vec::new();
     for key in all {

@@ -18,13 +18,8 @@ use crate::journal::export_format::Entry;
 
 /// Field of each key of a record.
 static FIELDS: LazyLock<HashMap<&'static str, String>> = LazyLock::new(|| {
-    let keys = [
-        CloseRecord::KEYS,
-        OpenRecord::KEYS,
-        BurstRecord::KEYS,
-        AttemptsRecord::KEYS,
-        TcpCloseRecord::KEYS,
-    ];
+    let keys =
+        [CloseRecord::KEYS, OpenRecord::KEYS, BurstRecord::KEYS, AttemptsRecord::KEYS, TcpCloseRecord::KEYS];
     keys.into_iter().flatten().map(|key| (key.name, field(key.name))).collect()
 });
 

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use t3_record::evidence::{Fate, Nanos, SocketFacts, Task};
+use t3_record::evidence::{Counters, Fate, Nanos, SocketFacts, Task};
 use t3_trace_abi as abi;
 
 use super::types::{
-    Change, Event, EventKind, Generation, ProcessFacts, ServeTuple, SignalFacts, SocketKey, address,
+    Change, ClosedConnection, Event, EventKind, Generation, ProcessFacts, ServeTuple, SignalFacts, SocketKey,
+    address,
 };
 
 const SIGKILL: i32 = 9;
@@ -76,19 +77,51 @@ pub(super) fn event(bytes: &[u8]) -> Option<Event> {
     };
     let socket = match raw.socket.cookie {
         0 => {
-            let tuple = &raw.socket.end.tuple;
-            SocketKey::Serve(
-                ServeTuple {
-                    local: address(tuple.local, tuple.local_port),
-                    remote: address(tuple.remote, tuple.remote_port),
-                    netns: Some(tuple.netns),
-                },
-                Generation(raw.socket.end.generation),
-            )
+            let end = &raw.socket.end;
+            SocketKey::Serve(tuple(&end.tuple), Generation(end.generation))
         }
         cookie => SocketKey::Cookie(cookie),
     };
     Some(Event { at: raw.at, kind: EventKind::Socket { socket, change } })
+}
+
+/// Decodes the ends of a connection.
+pub(super) fn tuple(raw: &abi::Tuple) -> ServeTuple {
+    ServeTuple {
+        local: address(raw.local, raw.local_port),
+        remote: address(raw.remote, raw.remote_port),
+        netns: Some(raw.netns),
+    }
+}
+
+/// Decodes one record of the ring of connections; `None` for another length.
+pub(super) fn connection(
+    bytes: &[u8],
+    reasons: &BTreeMap<u32, String>,
+    has_counters: bool,
+) -> Option<ClosedConnection> {
+    use abi::Wire;
+    let raw = abi::Connection::decode(bytes).ok()?;
+    let sent = raw.sent.saturating_sub(raw.resent);
+    // A FIN counts as a byte, acknowledged and received.
+    let acked = raw.acked.min(sent);
+    let counters = Counters {
+        acked,
+        unacked_bytes: sent - acked,
+        received: raw.received.saturating_sub(u64::from(raw.socket.fin_in != 0)),
+        rtt_us: raw.srtt >> 3,
+        total_retrans: raw.retrans,
+        unacked: raw.unacked,
+        lost: raw.lost,
+    };
+    Some(ClosedConnection {
+        at: raw.at,
+        tuple: tuple(&raw.end.tuple),
+        generation: Generation(raw.end.generation),
+        socket: socket(&raw.socket, reasons),
+        cookie: (raw.cookie != 0).then_some(raw.cookie),
+        counters: has_counters.then_some(counters),
+    })
 }
 
 /// Decodes a wait status: the signal in the low seven bits, else the exit status above them.

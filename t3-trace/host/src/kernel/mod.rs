@@ -26,7 +26,7 @@ use std::{
 
 use aya::{Ebpf, EbpfLoader};
 use t3_record::{
-    evidence::SocketFacts,
+    evidence::{Nanos, SocketFacts},
     vocabulary::KernelSource,
     wire::{Hook, Table},
 };
@@ -35,13 +35,13 @@ use t3_trace_abi::{Stat, Tuple, TupleGen, globals::SOCKET_EVENTS};
 use crate::small_file;
 use btf::Btf;
 pub use btf::BtfError;
-pub use events::Events;
+pub use events::{Connections, Events};
 pub use hooks::{ABSENT, NEEDED, SWITCHED_OFF, affects_verdicts, offered};
 use layout::Layout;
 use tables::Tables;
 pub use types::{
-    Change, Event, EventKind, Functions, Generation, Inventory, Load, Loss, Options, ProcessFacts,
-    ProgramTime, ServeTuple, SignalFacts, SocketKey,
+    Change, ClosedConnection, Event, EventKind, Functions, Generation, Inventory, Load, Loss, Options,
+    ProcessFacts, ProgramTime, ServeTuple, SignalFacts, SocketKey, Unreported,
 };
 
 /// Type information of the running kernel.
@@ -94,6 +94,8 @@ pub struct Kernel {
     ebpf: Ebpf,
     tables: Tables,
     events: Option<Events>,
+    connections: Option<Connections>,
+    ports: Ports,
     hooks: Vec<Hook>,
     source: KernelSource,
     reset_reasons: BTreeMap<u32, String>,
@@ -101,6 +103,14 @@ pub struct Kernel {
     sizes: Options,
     netns: u32,
     flush_log: Option<Box<dyn FnMut() + Send + Sync>>,
+}
+
+/// Watched ports.
+#[derive(Debug, Default)]
+struct Ports {
+    listen: Vec<u16>,
+    serve: Vec<u16>,
+    connections: Vec<u16>,
 }
 
 impl std::fmt::Debug for Kernel {
@@ -145,12 +155,17 @@ impl Kernel {
             .ok()
             .map(|mut logger| Box::new(move || logger.flush()) as Box<dyn FnMut() + Send + Sync>);
         let tables = Tables::take(&mut ebpf)?;
-        let events = Some(Events::new(tables::ring(&mut ebpf)?));
+        let events = Some(Events::new(tables::ring(&mut ebpf, "EVENTS")?));
+        let has_counters = layout.missing.iter().all(|line| !line.starts_with("TP_"));
+        let connections = tables::ring(&mut ebpf, "CONNECTIONS")?;
+        let connections = Some(Connections::new(connections, layout.reset_reasons.clone(), has_counters));
         let (hooks, source) = hooks::attach(&mut ebpf, &btf, aya_btf.as_ref(), options.functions)?;
         Ok(Self {
             ebpf,
             tables,
             events,
+            connections,
+            ports: Ports::default(),
             hooks,
             source,
             reset_reasons: layout.reset_reasons,
@@ -170,9 +185,46 @@ impl Kernel {
     /// When the kernel rejects the update; the earlier set then stays.
     pub fn watch(&mut self, listen: &[u16], serve: &[u16], namespaces: &[u32]) -> Result<(), KernelError> {
         self.tables.set_namespaces(namespaces)?;
-        self.tables.set_ports(listen, serve)?;
-        self.tables.forget_unwatched(serve);
+        self.tables.set_ports(listen, serve, &self.ports.connections)?;
+        self.tables.forget_unwatched(serve, &self.ports.connections);
+        (self.ports.listen, self.ports.serve) = (listen.to_vec(), serve.to_vec());
         Ok(())
+    }
+
+    /// Replaces the set of ports whose closed connections are reported ([`Connections`]), each with
+    /// the minimum age of a reported connection in nanoseconds. They can be serve ports, too. The
+    /// namespaces are those of [`Kernel::watch`].
+    ///
+    /// # Errors
+    /// When the kernel rejects the update.
+    pub fn watch_connections(&mut self, ports: &[(u16, Nanos)]) -> Result<(), KernelError> {
+        let numbers: Vec<u16> = ports.iter().map(|(port, _)| *port).collect();
+        self.tables.set_min_ages(ports)?;
+        self.tables.set_ports(&self.ports.listen, &self.ports.serve, &numbers)?;
+        self.tables.forget_unwatched(&self.ports.serve, &numbers);
+        self.ports.connections = numbers;
+        Ok(())
+    }
+
+    /// Takes the ring of closed connections, as [`Kernel::take_events`].
+    pub fn take_connections(&mut self) -> Option<Connections> {
+        self.connections.take()
+    }
+
+    /// Open connections to ports of [`Kernel::watch_connections`] that were established since they
+    /// are watched. Walks a map: milliseconds with thousands of connections.
+    #[must_use]
+    pub fn open_connections(&self) -> Vec<(ServeTuple, Generation)> {
+        let open = self.tables.open().into_iter();
+        let watched = open.filter(|(tuple, _)| self.ports.connections.contains(&tuple.local_port));
+        watched.map(|(tuple, established)| (decode::tuple(&tuple), Generation(established))).collect()
+    }
+
+    /// Closed connections that were not reported.
+    #[must_use]
+    pub fn unreported(&self) -> Unreported {
+        let (short, lost) = (Stat::ConnectionsShort, Stat::ConnectionsLost);
+        Unreported { short: self.tables.stat(short), lost: self.tables.stat(lost) }
     }
 
     /// Requests [`EventKind::Exit`] events of this process (thread group id). The eBPF programs add

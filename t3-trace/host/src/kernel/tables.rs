@@ -18,6 +18,8 @@ pub(super) struct Tables {
     scope: Array<MapData, u64>,
     namespaces: HashMap<MapData, u32, u8>,
     sockets: HashMap<MapData, u64, Bytes<{ Socket::SIZE }>>,
+    watched_ends: HashMap<MapData, Bytes<{ TupleGen::SIZE }>, Bytes<{ Socket::SIZE }>>,
+    min_age: HashMap<MapData, u16, u64>,
     serve_ends: HashMap<MapData, Bytes<{ TupleGen::SIZE }>, Bytes<{ Socket::SIZE }>>,
     generation: HashMap<MapData, Bytes<{ Tuple::SIZE }>, u64>,
     last_generation: HashMap<MapData, Bytes<{ Tuple::SIZE }>, u64>,
@@ -33,6 +35,8 @@ impl Tables {
             scope: take(ebpf, "SCOPE")?,
             namespaces: take(ebpf, "NAMESPACES")?,
             sockets: take(ebpf, "SOCKETS")?,
+            watched_ends: take(ebpf, "WATCHED_ENDS")?,
+            min_age: take(ebpf, "MIN_AGE")?,
             serve_ends: take(ebpf, "SERVE_ENDS")?,
             generation: take(ebpf, "GENERATION")?,
             last_generation: take(ebpf, "LAST_GENERATION")?,
@@ -42,14 +46,32 @@ impl Tables {
         })
     }
 
-    pub(super) fn set_ports(&mut self, listen: &[u16], serve: &[u16]) -> Result<(), KernelError> {
+    pub(super) fn set_ports(
+        &mut self,
+        listen: &[u16],
+        serve: &[u16],
+        watched: &[u16],
+    ) -> Result<(), KernelError> {
         let mut table = [0; Port::TABLE];
-        for (ports, bit) in [(listen, Port::LISTEN), (serve, Port::SERVE)] {
+        for (ports, bit) in [(listen, Port::LISTEN), (serve, Port::SERVE), (watched, Port::WATCH)] {
             for port in ports {
                 table[usize::from(*port)] |= bit;
             }
         }
         self.ports.set(0, table, 0).map_err(|source| map_error("PORTS", source))
+    }
+
+    /// Replaces the minimum ages of the watched ports.
+    pub(super) fn set_min_ages(&mut self, ports: &[(u16, u64)]) -> Result<(), KernelError> {
+        let failed = |source| map_error("MIN_AGE", source);
+        for (port, min_age) in ports {
+            self.min_age.insert(port, min_age, 0).map_err(failed)?;
+        }
+        let stale: Vec<_> = self.min_age.keys().filter_map(Result::ok).collect();
+        for port in stale.iter().filter(|port| ports.iter().all(|(known, _)| known != *port)) {
+            self.min_age.remove(port).map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// Replaces the set of watched namespaces; an empty one means all.
@@ -71,8 +93,11 @@ impl Tables {
 
     /// Removes open connections on ports that are no longer watched: their close will not be
     /// recorded.
-    pub(super) fn forget_unwatched(&mut self, serve: &[u16]) {
-        let stale = |key: &Bytes<{ Tuple::SIZE }>| !serve.contains(&Tuple::read(key).local_port);
+    pub(super) fn forget_unwatched(&mut self, serve: &[u16], watched: &[u16]) {
+        let stale = |key: &Bytes<{ Tuple::SIZE }>| {
+            let port = Tuple::read(key).local_port;
+            !serve.contains(&port) && !watched.contains(&port)
+        };
         let keys: Vec<_> = self.generation.keys().filter_map(Result::ok).filter(stale).collect();
         for key in keys {
             let _ = self.generation.remove(&key);
@@ -94,7 +119,14 @@ impl Tables {
     pub(super) fn serve_end(&self, end: &TupleGen) -> Option<Socket> {
         let mut key = [0; TupleGen::SIZE];
         end.write(&mut key);
-        Socket::decode(&self.serve_ends.get(&key, 0).ok()?).ok()
+        let found = self.serve_ends.get(&key, 0).or_else(|_| self.watched_ends.get(&key, 0));
+        Socket::decode(&found.ok()?).ok()
+    }
+
+    /// Open connections to watched and serve ports, with the time of their establishment.
+    pub(super) fn open(&self) -> Vec<(Tuple, u64)> {
+        let entries = self.generation.iter().filter_map(Result::ok);
+        entries.map(|(tuple, established)| (Tuple::read(&tuple), established)).collect()
     }
 
     pub(super) fn generation(&self, tuple: &Tuple) -> Option<u64> {
@@ -144,8 +176,8 @@ where
     map.try_into().map_err(|source| map_error(name, source))
 }
 
-pub(super) fn ring(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>, KernelError> {
-    take(ebpf, "EVENTS")
+pub(super) fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, KernelError> {
+    take(ebpf, name)
 }
 
 fn map_error(map: &'static str, source: MapError) -> KernelError {

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use t3_record::evidence::{Fate, Nanos, Task};
+use t3_record::evidence::{Counters, Fate, Nanos, SocketFacts, Task};
 
 /// Sizes of the kernel's maps. The defaults hold 16,384 closes and 1 MiB of events, about 10 MiB of
 /// kernel memory.
@@ -147,6 +147,32 @@ pub struct SignalFacts {
     /// Sender; `None` if the kernel sent it (a fault, the OOM killer, a timer).
     pub sender: Option<Task>,
     pub at: Nanos,
+}
+
+/// A connection to a watched port that has closed ([`super::Kernel::watch_connections`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClosedConnection {
+    /// Time at which its socket left for CLOSE.
+    pub at: Nanos,
+    /// Its ends; `local` is the one on the watched port.
+    pub tuple: ServeTuple,
+    pub generation: Generation,
+    /// Events of its socket until then. An RST that is sent at the close comes after it:
+    /// [`super::Kernel::serve_end`] has it a moment later.
+    pub socket: SocketFacts,
+    /// `SO_COOKIE`, if anybody has read it.
+    pub cookie: Option<u64>,
+    /// Counters of its socket; `None` where the kernel's BTF lacks one.
+    pub counters: Option<Counters>,
+}
+
+/// Closed connections to watched ports that were not reported, since the load.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unreported {
+    /// Shorter than the minimum of their port.
+    pub short: u64,
+    /// The ring was full.
+    pub lost: u64,
 }
 
 /// An event of the ring. The facts are in the maps before the event can be read.

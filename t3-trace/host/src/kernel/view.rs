@@ -2,9 +2,16 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use t3_record::{evidence::SocketFacts, vocabulary::KernelSource, wire::Hook};
+use t3_record::{
+    evidence::{Nanos, SocketFacts},
+    vocabulary::KernelSource,
+    wire::Hook,
+};
 
-use crate::kernel::{Event, Events, Generation, Inventory, Kernel, Load, Loss, ProcessFacts, ServeTuple};
+use crate::kernel::{
+    ClosedConnection, Connections, Event, Events, Generation, Inventory, Kernel, Load, Loss, ProcessFacts,
+    ServeTuple, Unreported,
+};
 
 /// Kernel side of the daemon. No call waits.
 pub trait KernelView: Send + Sync {
@@ -13,6 +20,25 @@ pub trait KernelView: Send + Sync {
     /// # Errors
     /// The reason as a text.
     fn watch(&mut self, listen: &[u16], serve: &[u16], namespaces: &[u32]) -> Result<(), String>;
+    /// See [`Kernel::watch_connections`].
+    ///
+    /// # Errors
+    /// The reason as a text.
+    fn watch_connections(&mut self, _: &[(u16, Nanos)]) -> Result<(), String> {
+        Ok(())
+    }
+    /// See [`Kernel::take_connections`].
+    fn take_connections(&mut self) -> Option<ConnectionStream> {
+        None
+    }
+    /// See [`Kernel::open_connections`].
+    fn open_connections(&self) -> Vec<(ServeTuple, Generation)> {
+        Vec::new()
+    }
+    /// See [`Kernel::unreported`].
+    fn unreported(&self) -> Unreported {
+        Unreported::default()
+    }
     /// See [`Kernel::serve_generation`].
     fn serve_generation(&self, tuple: &ServeTuple) -> Generation;
     /// See [`Kernel::socket`].
@@ -76,9 +102,54 @@ impl AsFd for EventStream {
     }
 }
 
+/// A pollable stream of closed connections.
+pub struct ConnectionStream(Box<dyn ConnectionSource>);
+
+/// Source of closed connections.
+pub trait ConnectionSource: AsFd + Send {
+    /// See [`Connections::next_connection`].
+    fn next_connection(&mut self) -> Option<ClosedConnection>;
+}
+
+impl ConnectionSource for Connections {
+    fn next_connection(&mut self) -> Option<ClosedConnection> {
+        Connections::next_connection(self)
+    }
+}
+
+impl ConnectionStream {
+    #[must_use]
+    pub fn new(source: impl ConnectionSource + 'static) -> Self {
+        Self(Box::new(source))
+    }
+
+    /// Returns the next closed connection; never waits.
+    pub fn next_connection(&mut self) -> Option<ClosedConnection> {
+        self.0.next_connection()
+    }
+}
+
+impl AsFd for ConnectionStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl KernelView for Kernel {
     fn watch(&mut self, listen: &[u16], serve: &[u16], namespaces: &[u32]) -> Result<(), String> {
         Kernel::watch(self, listen, serve, namespaces).map_err(|error| error.to_string())
+    }
+    fn watch_connections(&mut self, ports: &[(u16, Nanos)]) -> Result<(), String> {
+        Kernel::watch_connections(self, ports).map_err(|error| error.to_string())
+    }
+    fn take_connections(&mut self) -> Option<ConnectionStream> {
+        Kernel::take_connections(self).map(ConnectionStream::new)
+    }
+    fn open_connections(&self) -> Vec<(ServeTuple, Generation)> {
+        Kernel::open_connections(self)
+    }
+    fn unreported(&self) -> Unreported {
+        Kernel::unreported(self)
     }
     fn serve_generation(&self, tuple: &ServeTuple) -> Generation {
         Kernel::serve_generation(self, tuple)

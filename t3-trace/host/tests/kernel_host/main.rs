@@ -12,6 +12,7 @@
 mod fixture;
 mod serve;
 
+mod connections;
 mod count;
 mod endings;
 mod hooks;

@@ -130,3 +130,60 @@ proptest! {
         let _ = socket(&abi::Socket::read(&bytes), &BTreeMap::new());
     }
 }
+
+#[test]
+fn a_closed_connection_keeps_every_fact() {
+    let tuple = abi::Tuple {
+        local: address_of("::ffff:127.0.0.1"),
+        remote: address_of("2001:db8::1"),
+        local_port: 8080,
+        remote_port: 51_000,
+        netns: 7,
+    };
+    let raw = abi::Connection {
+        at: 9,
+        end: abi::TupleGen { tuple, generation: 5 },
+        socket: abi::Socket { fin_in: 8, ..abi::Socket::ZERO },
+        cookie: 0,
+        acked: 101,
+        sent: 150,
+        resent: 30,
+        received: 41,
+        srtt: 8 * 412 + 7,
+        retrans: 2,
+        unacked: 1,
+        lost: 3,
+    };
+    let decode = |raw: &abi::Connection, has_counters| {
+        let mut bytes = [0; abi::Connection::SIZE];
+        raw.write(&mut bytes);
+        connection(&bytes, &BTreeMap::new(), has_counters).unwrap()
+    };
+    let found = decode(&raw, true);
+    assert_eq!(
+        (found.at, found.generation, found.socket.fin_in, found.cookie),
+        (9, Generation(5), Some(8), None)
+    );
+    assert_eq!(found.tuple.local, "127.0.0.1:8080".parse().unwrap());
+    assert_eq!(found.tuple.remote, "[2001:db8::1]:51000".parse().unwrap());
+    let counters = Counters {
+        acked: 101,
+        unacked_bytes: 19,
+        received: 40,
+        rtt_us: 412,
+        total_retrans: 2,
+        unacked: 1,
+        lost: 3,
+    };
+    assert_eq!(found.counters, Some(counters));
+    // Everything was acknowledged, the FIN included.
+    let all = decode(&abi::Connection { acked: 121, cookie: 6, ..raw }, true);
+    assert_eq!(all.counters.map(|c| (c.acked, c.unacked_bytes)), Some((120, 0)));
+    assert_eq!(all.cookie, Some(6));
+    assert_eq!(decode(&raw, false).counters, None);
+    assert_eq!(connection(&[0; 199], &BTreeMap::new(), true), None);
+}
+
+fn address_of(text: &str) -> [u8; 16] {
+    text.parse::<std::net::Ipv6Addr>().unwrap().octets()
+}
