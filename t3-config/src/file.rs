@@ -1,5 +1,5 @@
-//! Parser of the configuration file: TOML, a flat list of `option = value`. Reports all errors of
-//! form, not only the first.
+//! Parser of the configuration file: TOML, a flat list of `option = value`, and `[[option]]` for
+//! repeatable options of several values each. Reports all errors of form, not only the first.
 //!
 //! It knows TOML and the names of options, not their values: each value becomes the text that would
 //! follow the option on the command line, and the option's own parser checks it.
@@ -169,10 +169,40 @@ pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&
         .map(|(_, known)| known)
 }
 
+/// Start of the value name of options that `[[option]]` can set: the keys of each section become
+/// `key=value`, separated by commas.
+pub const SECTION_VALUE: &str = "KEY=VALUE";
+
+fn takes_sections(arg: &Arg) -> bool {
+    let names = arg.get_value_names().unwrap_or_default();
+    names.first().is_some_and(|name| name.starts_with(SECTION_VALUE))
+}
+
+/// Text of one `[[option]]`.
+fn section(value: &DeValue<'_>) -> Result<String, String> {
+    let DeValue::Table(keys) = value else { return scalar(value) };
+    let mut keys: Vec<_> = keys.iter().collect();
+    keys.sort_by_key(|(key, _)| key.span().start);
+    let pairs = keys.into_iter().map(|(key, value)| {
+        let (key, text) = (key.get_ref(), scalar(value.get_ref())?);
+        if text.contains(',') {
+            return Err(format!("has a comma in `{key}`; expected one value"));
+        }
+        Ok(format!("{}={text}", key.replace('_', "-")))
+    });
+    Ok(pairs.collect::<Result<Vec<_>, _>>()?.join(","))
+}
+
 /// Texts of a value. The error is a clause that follows the option's name.
 fn values(arg: &Arg, value: &DeValue<'_>) -> Result<Vec<String>, String> {
     let repeatable = matches!(arg.get_action(), ArgAction::Append) || arg.get_value_delimiter().is_some();
     match value {
+        DeValue::Array(items) if takes_sections(arg) => {
+            items.iter().map(|item| section(item.get_ref())).collect()
+        }
+        DeValue::Table(_) if takes_sections(arg) => {
+            Err(format!("is repeatable: write [[{}]]", arg.get_long().unwrap_or_default()))
+        }
         DeValue::Array(items) if repeatable => items.iter().map(|item| scalar(item.get_ref())).collect(),
         DeValue::Array(_) => Err("expects one value, not a list".to_owned()),
         value => {
@@ -215,6 +245,7 @@ mod tests {
             arg("trusted-proxy").action(ArgAction::Append).value_delimiter(','),
             arg("header").action(ArgAction::Append),
             arg("no-install-tags").action(ArgAction::SetTrue),
+            arg("watch").action(ArgAction::Append).value_name("KEY=VALUE,..."),
         ]
     }
 
@@ -259,6 +290,28 @@ mod tests {
         assert_eq!(parsed("loki = [{ a = 1 }]"), (vec![], vec![]), "another program reads it");
         let (entries, errors) = parsed("trusted-proxy = []");
         assert_eq!((entries, errors), (vec![("trusted-proxy".to_owned(), vec![])], vec![]));
+    }
+
+    #[test]
+    fn repeated_sections_are_the_values_of_one_option() {
+        let text = "header = \"a\"\n[[watch]]\nport = 8080\nmin_duration = \"5s\"\n[[watch]]\nunit = \"a\"\n";
+        let (entries, errors) = parsed(text);
+        let watch = ["port=8080,min-duration=5s", "unit=a"].map(str::to_owned).to_vec();
+        let header = ("header".to_owned(), vec!["a".to_owned()]);
+        assert_eq!((entries, errors), (vec![header, ("watch".to_owned(), watch.clone())], vec![]));
+        let inline = "watch = [\"port=8080,min-duration=5s\", { unit = \"a\" }]";
+        assert_eq!(parsed(inline), (vec![("watch".to_owned(), watch)], vec![]));
+        for (text, expected) in [
+            ("[[watch]]\nport = [1]", "line 1, column 1: `watch` does not accept a list in a list"),
+            ("[[watch]]\nunit = \"a,port=1\"", "`watch` has a comma in `unit`; expected one value"),
+            ("[watch]\nport = 1", "`watch` is repeatable: write [[watch]]"),
+            ("[[header]]\nport = 1", "`header` expects a value, not a section"),
+            ("[[wach]]\nport = 1", "unknown option `wach`; did you mean `watch`?"),
+        ] {
+            let (entries, errors) = parsed(text);
+            assert_eq!(entries, vec![], "{text}");
+            assert!(errors.iter().any(|error| error.contains(expected)), "{text}: {errors:?}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     evidence::{KernelFacts, Nanos, RelayFacts},
-    record::{CloseRecord, OpenRecord},
+    record::{CloseRecord, OpenRecord, TcpCloseRecord},
     vocabulary::KernelSource,
 };
 pub use bounds::{MOST_ID, TooLong};
@@ -221,6 +221,12 @@ pub enum FromTrace {
         #[serde(serialize_with = "crate::record::as_texts")]
         record: Box<CloseRecord>,
     },
+    /// To subscribers: a connection closed that t3-dispatch did not carry.
+    TcpClosed {
+        /// Its record.
+        #[serde(serialize_with = "crate::record::as_texts")]
+        record: Box<TcpCloseRecord>,
+    },
     /// To a slow subscriber: number of records dropped since the last one.
     Skipped {
         /// Number of records.
@@ -267,6 +273,25 @@ pub struct JournalState {
     /// Records not yet found in the journal, at present.
     #[serde(default)]
     pub waiting: u64,
+}
+
+/// Connections to watched ports that t3-dispatch does not carry. Counts since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectState {
+    /// Watched ports.
+    pub ports: Vec<u16>,
+    /// Records written.
+    #[serde(default)]
+    pub written: u64,
+    /// Closed connections that were shorter than the minimum of their port, also of t3-dispatch.
+    #[serde(default)]
+    pub short: u64,
+    /// Closed connections without a record: the budget of their port was used up.
+    #[serde(default)]
+    pub over_budget: u64,
+    /// Closed connections without a record: the kernel's ring was full.
+    #[serde(default)]
+    pub lost: u64,
 }
 
 /// State of the daemon.
@@ -321,6 +346,9 @@ pub struct Status {
     /// Records compared with the journal; `None` before the first comparison.
     #[serde(default)]
     pub journal: Option<JournalState>,
+    /// Connections that t3-dispatch does not carry; `None` if no port is watched for them.
+    #[serde(default)]
+    pub direct: Option<DirectState>,
 }
 
 /// A table of the kernel side.

@@ -9,6 +9,8 @@ use t3_trace_cli::{
 };
 use t3_trace_daemon::args::DaemonArgs;
 
+use crate::watch::WatchArgs;
+
 /// Explain WebSocket disconnects: who closed, how, and under which host pressure.
 #[derive(Debug, Parser)]
 #[command(
@@ -18,6 +20,7 @@ use t3_trace_daemon::args::DaemonArgs;
     after_help = "Examples:
   t3-trace live                           # closes as they happen
   t3-trace closes --since '2 hours ago'   # past closes
+  t3-trace watch --port 8080              # closed connections to any port
   t3-trace doctor                         # check this host
 
 Exit status:
@@ -55,6 +58,9 @@ Exit status:
     Closes(ClosesArgs),
     /// Explain one close on one page: conclusion, confidence, timeline and next steps.
     Explain(Box<ExplainArgs>),
+    /// Show closed connections to a port as they happen, without configuration and without
+    /// t3-dispatch (needs root).
+    Watch(WatchArgs),
     /// Check kernel and host support; explain missing parts.
     Doctor(DoctorArgs),
 }

@@ -3,7 +3,10 @@
 use std::{process::ExitCode, time::Duration};
 
 use t3_config::{Origin, Sources};
-use t3_trace::cli::{self, Cli, Command, RULES};
+use t3_trace::{
+    cli::{self, Cli, Command, RULES},
+    watch,
+};
 use t3_trace_cli::{
     closes, doctor, explain,
     journal::Completeness,
@@ -62,6 +65,7 @@ fn run(command: Command) -> ExitCode {
         Command::Live(args) => live::run(&args),
         Command::Closes(args) => closes::run(&args).map(&mut complete),
         Command::Explain(args) => explain::run(&args).map(&mut complete),
+        Command::Watch(args) => watch::run(&args),
         Command::Doctor(args) => doctor::run(&args).map(|works| {
             if !works {
                 code = ExitCode::FAILURE;

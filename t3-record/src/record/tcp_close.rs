@@ -1,7 +1,7 @@
 //! `tcp close`: the record of a connection that t3-dispatch did not carry.
 //!
 //! Its keys are those of a `ws close` with the same meaning, as far as the kernel alone can tell
-//! them: there is no frame, no heartbeat and no request. It is a separate kind of record with its
+//! them: frames, heartbeats and requests are unknown. It is a separate kind of record with its
 //! own prefix and `MESSAGE_ID`, so that counts and queries of WebSockets stay as they are.
 
 use super::{BadRecord, CloseRecord, Key, read};
@@ -149,10 +149,10 @@ shared! {
 }
 
 impl TcpCloseRecord {
-    /// Owner of the connection for a list: the user, else the unit, else the port.
+    /// Owner of the connection for a list: the user, else the unit, the process or the port.
     #[must_use]
     pub fn owner(&self) -> String {
-        let name = self.user.as_ref().or(self.peer_unit.as_ref());
+        let name = self.user.as_ref().or(self.peer_unit.as_ref()).or(self.peer_comm.as_ref());
         name.cloned().unwrap_or_else(|| format!("port {}", self.port))
     }
 
@@ -194,7 +194,7 @@ mod tests {
     fn every_shared_key_is_copied_both_ways() {
         let pairs = TcpCloseRecord::KEYS.iter().map(|key| (key.name, key.example));
         let find = |wanted: &str| pairs.clone().find(|(key, _)| *key == wanted).map(|(_, text)| text.into());
-        let record = TcpCloseRecord::from_pairs(|key| find(key)).unwrap();
+        let record = TcpCloseRecord::from_pairs(find).unwrap();
         let close = record.as_close();
         let of_close = close.pairs();
         for (key, text) in record.pairs().iter().filter(|(key, _)| !OWN.contains(key)) {
@@ -211,12 +211,15 @@ mod tests {
     }
 
     #[test]
-    fn the_owner_is_the_user_else_the_unit_else_the_port() {
+    fn the_owner_is_the_user_else_the_unit_the_process_or_the_port() {
         let line = "tcp close ip=192.0.2.1 dur_ms=1 cause=upstream_closed verdict=serve_left segment=serve \
                     conn=d1 port=8080 via=direct kernel=tracepoint";
-        for (rest, owner) in
-            [("", "port 8080"), (" peer_unit=a.service", "a.service"), (" user=ann peer_unit=a", "ann")]
-        {
+        for (rest, owner) in [
+            ("", "port 8080"),
+            (" peer_comm=node", "node"),
+            (" peer_unit=a.service peer_comm=node", "a.service"),
+            (" user=ann peer_unit=a", "ann"),
+        ] {
             assert_eq!(TcpCloseRecord::from_line(&format!("{line}{rest}")).unwrap().owner(), owner);
         }
     }

@@ -277,6 +277,9 @@ impl Peer<'_> {
             let tuple = ServeTuple { netns: self.netns, ..ServeTuple::mirror(leg.local, leg.remote) };
             (tuple, self.shared.kernel().serve_generation(&tuple))
         });
+        if let Some((tuple, generation)) = serve {
+            self.shared.direct.carried(tuple, generation);
+        }
         if let Some(pid) = self.pid {
             self.shared.owners.want_also(crate::sessions::serve_address(&session), pid);
         }

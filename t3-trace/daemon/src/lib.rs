@@ -7,6 +7,7 @@
 pub mod args;
 mod connection;
 mod connection_owners;
+pub mod direct;
 mod dispatch_process;
 mod evidence;
 pub mod exit;
@@ -35,5 +36,6 @@ mod status;
 pub mod subscribers;
 mod systemd;
 mod turns;
+pub mod watch_only;
 
 pub use start::start;

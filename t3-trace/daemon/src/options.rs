@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::direct::WatchedPort;
+
 /// Plain settings of the daemon.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -15,6 +17,12 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// Size of the spool's files in bytes.
     pub spool_size: u64,
+    /// Ports whose direct connections are recorded.
+    pub watch: Vec<WatchedPort>,
+    /// Direct connections to serve ports are recorded.
+    pub watch_serve: bool,
+    /// Records are only sent to subscribers.
+    pub publish_only: bool,
     /// Records are written to journald and can be looked up there.
     pub to_journald: bool,
 }

@@ -17,10 +17,11 @@ use t3_trace_host::{
         EventKind, affects_verdicts,
         view::{EventStream, KernelView},
     },
+    proc::network_namespace,
 };
 
 use crate::{
-    connection, listen,
+    connection, direct, listen,
     moments::Moments,
     options::Options,
     own_network::Observer,
@@ -67,6 +68,7 @@ pub async fn run(
         }
     }
     let events = kernel.take_events();
+    let connections = kernel.take_connections();
     let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let cgroups = cgroup::mount_point(&mountinfo);
     if cgroups.is_none() {
@@ -99,7 +101,9 @@ pub async fn run(
     let reconciler =
         options.to_journald.then(|| Arc::new(Reconciler::new(Some(&options.state_dir), options.spool_size)));
     let mut listening = listen::bind(&options.socket, &options.group).await?;
+    let own_namespace = network_namespace(std::process::id()).unwrap_or(0);
     let shared = Arc::new(Shared {
+        direct: direct::Direct::new(&options, own_namespace),
         options,
         kernel,
         moments: Moments::default(),
@@ -124,6 +128,13 @@ pub async fn run(
     let mut tasks = tokio::task::JoinSet::new();
     if let Some(events) = events {
         tasks.spawn(follow(Arc::clone(&shared), events));
+    }
+    if let Some(connections) = connections {
+        tasks.spawn(direct::follow(Arc::clone(&shared), connections));
+        tasks.spawn(direct::run(Arc::clone(&shared)));
+        if shared.direct.ports().next().is_some() {
+            shared.apply_watch();
+        }
     }
     tasks.spawn(observer.run());
     if let Some(reconciler) = &reconciler {

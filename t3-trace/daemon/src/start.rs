@@ -30,6 +30,9 @@ pub fn start(args: DaemonArgs) -> anyhow::Result<()> {
         group: args.group,
         state_dir: args.state_dir,
         spool_size: args.spool_size,
+        watch: args.watch,
+        watch_serve: !args.no_watch_serve,
+        publish_only: false,
         to_journald: sink == Sink::Journald,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -18,6 +18,7 @@ use t3_trace_host::{journal_trust::Trust, kernel::view::KernelView, proc::networ
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    direct::Direct,
     dispatch_process::DispatchProcess,
     locked::lock,
     moments::{Losses, Moment, Moments},
@@ -54,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) sampler: Arc<Sampler>,
     pub(crate) owners: PortOwners,
     pub(crate) network: Arc<OwnNetwork>,
+    /// Connections that dispatch does not carry.
+    pub(crate) direct: Direct,
     pub(crate) sessions: Mutex<Sessions>,
     pub(crate) pick_ups: Mutex<PickUps>,
     pub(crate) connections: Mutex<HashMap<ConnectionId, ConnectionState>>,
@@ -172,13 +175,23 @@ impl Shared {
         connections.retain(|id, state| *id == connection || state.pid.is_some());
         let state = connections.entry(connection).or_default();
         (state.pid, state.listen, state.serve) = (pid, listen, serve);
+        drop(connections);
+        self.apply_watch();
+    }
+
+    /// Watches the ports of all connections, and those of the configuration.
+    pub(crate) fn apply_watch(&self) {
+        let connections = lock(&self.connections);
         let (listen, serve) =
             (union(&connections, |state| &state.listen), union(&connections, |state| &state.serve));
         let of = |state: &ConnectionState| {
             state.pid.map(|pid| state.serve.iter().map(move |port| (*port, pid)).collect::<Vec<_>>())
         };
-        let namespaces: Option<Vec<u32>> =
-            connections.values().filter_map(|state| state.pid).map(network_namespace).collect();
+        let own = std::process::id();
+        // Of the configured ports.
+        let with_own = self.direct.ports().next().map(|_| own);
+        let pids = connections.values().filter_map(|state| state.pid).chain(with_own);
+        let namespaces: Option<Vec<u32>> = pids.map(network_namespace).collect();
         // Of a dispatch in a private pid namespace it is not known.
         let namespaces = match namespaces {
             Some(known) if connections.values().all(|state| state.pid.is_some()) => known,
@@ -187,12 +200,15 @@ impl Shared {
                 Vec::new()
             }
         };
-        let wanted: Vec<(u16, u32)> = connections.values().filter_map(of).flatten().collect();
+        let configured = self.direct.ports().map(|port| (port, own));
+        let wanted = configured.chain(connections.values().filter_map(of).flatten());
+        let wanted: Vec<(u16, u32)> = wanted.collect();
         drop(connections);
         self.owners.want(wanted);
         let watched = {
             let mut kernel = self.kernel.write().unwrap_or_else(PoisonError::into_inner);
-            kernel.watch(&listen, &serve, &namespaces)
+            let watched = kernel.watch(&listen, &serve, &namespaces);
+            watched.and_then(|()| self.direct.watch(&mut **kernel, &serve))
         };
         if let Err(error) = watched {
             tracing::error!(
@@ -225,6 +241,7 @@ impl Shared {
         let lost = kernel.lost();
         let (source, hooks) = (kernel.source(), kernel.hooks());
         let inventory = self.daemon_status.inventory(|| kernel.inventory());
+        let direct = self.direct.state(&**kernel);
         drop(kernel);
         let connections = lock(&self.connections);
         let dispatch = connections.values().any(|connection| connection.pid.is_some());
@@ -254,6 +271,7 @@ impl Shared {
             events: inventory.events,
             missing: inventory.missing,
             clock_moved_ms: Some(self.daemon_status.clock_moved_ms()),
+            direct,
             journal: self.reconciler.as_ref().map(|reconciler| reconciler.counts()),
         }))
     }

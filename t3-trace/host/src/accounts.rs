@@ -15,6 +15,16 @@ pub fn gid_of(group: &str) -> Option<u32> {
     number(group, "/etc/group", "group")
 }
 
+/// Returns the name of a user, if it has one.
+#[must_use]
+pub fn user_name(uid: u32) -> Option<String> {
+    let text = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    name_of(&text, uid).or_else(|| {
+        let output = Command::new("getent").args(["passwd", "--", &uid.to_string()]).output().ok()?;
+        name_of(&String::from_utf8_lossy(&output.stdout), uid)
+    })
+}
+
 /// Returns the name of a group, or its number if it has no name.
 #[must_use]
 pub fn group_name(gid: u32) -> String {

@@ -64,6 +64,14 @@ pub fn dir_of(mount: &Path, pid: u32) -> Option<PathBuf> {
     Some(mount.join(path_of(&text)?.trim_start_matches('/')))
 }
 
+/// systemd unit of a cgroup: the innermost service or scope of its path.
+#[must_use]
+pub fn unit_of(dir: &Path) -> Option<String> {
+    let names = dir.components().rev().filter_map(|part| part.as_os_str().to_str());
+    let mut units = names.filter(|name| name.ends_with(".service") || name.ends_with(".scope"));
+    units.next().map(str::to_owned)
+}
+
 /// `memory.events` of a cgroup; `None` without the memory controller (hybrid layouts).
 #[must_use]
 pub fn memory_events(dir: &Path) -> Option<MemoryEvents> {
@@ -109,6 +117,20 @@ mod tests {
                       31 30 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
                       32 30 0:28 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
         assert_eq!(mount_point(hybrid), Some(PathBuf::from("/sys/fs/cgroup/unified")));
+    }
+
+    #[test]
+    fn the_unit_is_the_innermost_of_the_path() {
+        for (path, unit) in [
+            ("/sys/fs/cgroup/system.slice/nginx.service", Some("nginx.service")),
+            ("/c/user.slice/user-1000.slice/user@1000.service/app.slice/code.service", Some("code.service")),
+            ("/c/system.slice/t3-serve@ann.service/child", Some("t3-serve@ann.service")),
+            ("/c/system.slice/docker-0a.scope", Some("docker-0a.scope")),
+            ("/c/user.slice", None),
+            ("/", None),
+        ] {
+            assert_eq!(unit_of(Path::new(path)).as_deref(), unit, "{path}");
+        }
     }
 
     #[test]

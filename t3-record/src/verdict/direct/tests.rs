@@ -128,7 +128,7 @@ fn a_timeout_is_proven_unless_the_host_may_not_have_run() {
         )
     };
     check(vec![
-        row("the kernel's own RST is no act of serve", timeout(|_| ()), Proven),
+        row("the kernel's own RST does not count as an act of serve", timeout(|_| ()), Proven),
         row("facts were lost", timeout(|k| k.lost = 1), Likely),
         row("tables overflowed", timeout(|k| k.is_overflowed = true), Likely),
         row(

@@ -7,7 +7,7 @@ use t3_record::{Segment, Verdict, wire::SOCKET_PATH};
 
 use crate::{
     journal::source_args::JournalSource,
-    present::args::CommonArgs,
+    present::{args::CommonArgs, via::ViaFilter},
     server::LokiArgs,
     store::StoreArgs,
     time::{Moment, duration, local::moment},
@@ -19,6 +19,7 @@ use crate::{
   t3-trace closes --since '2 hours ago'
   t3-trace closes --since 14:00 --until 14:20 --user alice --short 120s
   t3-trace closes --since yesterday --segment serve --csv > closes.csv
+  t3-trace closes --via direct --since today
   t3-trace closes --reconcile --since today
   t3-trace closes --from loki --since 14:00 --incidents
   t3-trace closes --from loki --host devvm2 --since yesterday --summary
@@ -48,6 +49,9 @@ pub struct ClosesArgs {
     /// Only these segments, separated by commas.
     #[arg(long, value_delimiter = ',')]
     pub segment: Vec<Segment>,
+    /// Sessions of t3-dispatch, other connections to watched ports, or all; --csv has one kind.
+    #[arg(long, value_enum, default_value = "dispatch", value_name = "WHICH")]
+    pub via: ViaFilter,
     /// Only sessions shorter than this, for example 120s, 2m or 500ms.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub short: Option<Duration>,
@@ -100,6 +104,7 @@ impl ClosesArgs {
     #[must_use]
     pub const fn counts_attempts(&self) -> bool {
         self.summarises()
+            && self.via.has_sessions()
             && self.user.is_none()
             && self.verdict.is_empty()
             && self.segment.is_empty()

@@ -3,7 +3,7 @@
 //! Values come from clients: a control or invisible character is replaced, and a value that a
 //! spreadsheet would take for a formula begins with an apostrophe.
 
-use t3_record::CloseRecord;
+use t3_record::{CloseRecord, TcpCloseRecord, record::Key};
 
 use crate::{
     present::{json::SCHEMA, text::safe},
@@ -13,7 +13,17 @@ use crate::{
 /// Returns the header line: `schema`, `time` (RFC 3339, UTC), each key of a record, then `host`.
 #[must_use]
 pub fn heading() -> String {
-    let keys: Vec<&str> = CloseRecord::KEYS.iter().map(|key| key.name).collect();
+    heading_of(CloseRecord::KEYS)
+}
+
+/// As [`heading`], of connections that t3-dispatch did not carry.
+#[must_use]
+pub fn direct_heading() -> String {
+    heading_of(TcpCloseRecord::KEYS)
+}
+
+fn heading_of(keys: &[Key]) -> String {
+    let keys: Vec<&str> = keys.iter().map(|key| key.name).collect();
     format!("schema,time,{},host", keys.join(","))
 }
 
@@ -21,10 +31,19 @@ pub fn heading() -> String {
 /// an absent key has an empty field.
 #[must_use]
 pub fn row(record: &CloseRecord, host: Option<&str>, micros: u64) -> String {
-    let pairs = record.pairs();
+    row_of(CloseRecord::KEYS, &record.pairs(), host, micros)
+}
+
+/// As [`row`], of a connection that t3-dispatch did not carry.
+#[must_use]
+pub fn direct_row(record: &TcpCloseRecord, host: Option<&str>, micros: u64) -> String {
+    row_of(TcpCloseRecord::KEYS, &record.pairs(), host, micros)
+}
+
+fn row_of(keys: &[Key], pairs: &[(&'static str, String)], host: Option<&str>, micros: u64) -> String {
     let mut known = pairs.iter().peekable();
     let mut row = format!("{SCHEMA},{}", rfc3339(micros).unwrap_or_default());
-    for key in CloseRecord::KEYS {
+    for key in keys {
         row.push(',');
         if let Some((_, value)) = known.next_if(|(name, _)| *name == key.name) {
             row.push_str(&quoted(value));

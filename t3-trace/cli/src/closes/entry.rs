@@ -4,8 +4,8 @@
 use std::{collections::HashMap, sync::LazyLock};
 
 use t3_record::{
-    AttemptsRecord, CloseRecord,
-    journal::{ATTEMPTS_ID, CLOSE_ID, OPEN_ID, field},
+    AttemptsRecord, CloseRecord, TcpCloseRecord,
+    journal::{ATTEMPTS_ID, CLOSE_ID, OPEN_ID, TCP_CLOSE_ID, field},
     record::BadRecord,
     vocabulary::Reconciled,
 };
@@ -25,6 +25,12 @@ pub enum EntryKind {
         /// Write time in microseconds since the epoch.
         micros: u64,
     },
+    /// A connection closed that t3-dispatch did not carry.
+    Direct {
+        record: Box<TcpCloseRecord>,
+        /// Write time in microseconds since the epoch.
+        micros: u64,
+    },
     /// A user reconnected.
     Back {
         user: String,
@@ -41,7 +47,7 @@ pub enum EntryKind {
 /// [`Unusable`]: the record is not valid, or another user wrote it.
 pub fn kind(entry: &Entry, trust: Trust) -> Result<Option<EntryKind>, Unusable> {
     let id = entry.get("MESSAGE_ID").unwrap_or_default();
-    if ![CLOSE_ID, OPEN_ID, ATTEMPTS_ID].contains(&id) {
+    if ![CLOSE_ID, OPEN_ID, ATTEMPTS_ID, TCP_CLOSE_ID].contains(&id) {
         return Ok(None);
     }
     let uid = entry.get("_UID");
@@ -58,6 +64,10 @@ pub fn kind(entry: &Entry, trust: Trust) -> Result<Option<EntryKind>, Unusable> 
         return Ok(Some(EntryKind::Attempts(attempts)));
     }
     let micros = entry.micros().unwrap_or_default();
+    if id == TCP_CLOSE_ID {
+        let record = TcpCloseRecord::from_pairs(|key| entry.get(&field(key)).map(Into::into))?;
+        return Ok(Some(EntryKind::Direct { record: Box::new(record), micros }));
+    }
     Ok(Some(EntryKind::Close { record: Box::new(record(entry)?), micros }))
 }
 
@@ -92,8 +102,11 @@ pub fn record(entry: &Entry) -> Result<CloseRecord, BadRecord> {
 /// Returns the query for these options; the store skips entries that do not match.
 #[must_use]
 pub fn query(args: &ClosesArgs) -> Query {
-    let mut wanted = vec![Want::Records { kinds: vec![Kind::Close], terms: closes(args) }];
-    if args.summarises() {
+    let mut kinds = Vec::new();
+    kinds.extend(args.via.has_sessions().then_some(Kind::Close));
+    kinds.extend(args.via.has_direct().then_some(Kind::TcpClose));
+    let mut wanted = vec![Want::Records { kinds, terms: closes(args) }];
+    if args.summarises() && args.via.has_sessions() {
         let terms = args.user.iter().map(|user| Term::new("user", user)).collect();
         wanted.push(Want::Records { kinds: vec![Kind::Open], terms });
     }

@@ -1,6 +1,6 @@
 //! Filter of `closes` by its options. Pure.
 
-use t3_record::CloseRecord;
+use t3_record::{CloseRecord, TcpCloseRecord};
 
 use super::args::ClosesArgs;
 
@@ -8,6 +8,16 @@ use super::args::ClosesArgs;
 #[must_use]
 pub fn wanted(args: &ClosesArgs, record: &CloseRecord) -> bool {
     of_user(args, &record.user)
+        && (args.verdict.is_empty() || args.verdict.contains(&record.verdict))
+        && (args.segment.is_empty() || args.segment.contains(&record.segment))
+        && args.short.is_none_or(|short| u128::from(record.dur_ms) < short.as_millis())
+}
+
+/// As [`wanted`], of a connection that t3-dispatch did not carry; one without a user matches no
+/// `--user`.
+#[must_use]
+pub fn wanted_direct(args: &ClosesArgs, record: &TcpCloseRecord) -> bool {
+    args.user.as_ref().is_none_or(|wanted| record.user.as_ref() == Some(wanted))
         && (args.verdict.is_empty() || args.verdict.contains(&record.verdict))
         && (args.segment.is_empty() || args.segment.contains(&record.segment))
         && args.short.is_none_or(|short| u128::from(record.dur_ms) < short.as_millis())

@@ -19,14 +19,17 @@ use std::{
 };
 
 use anyhow::Context;
-use t3_record::CloseRecord;
-use t3_trace_host::journal_trust::{DISPATCH_USER, Trust};
+use t3_record::{CloseRecord, TcpCloseRecord};
+use t3_trace_host::{
+    journal_trust::{DISPATCH_USER, Trust},
+};
 
 use crate::{
     journal::{Completeness, access, export_format::Entry, json_entry::Unusable, warnings::Warnings},
     present::{
         close_line, json,
         text::{self, Paint},
+        via::{self, ViaFilter},
     },
     store::{self, ReadError, Store, StoreKind},
     time::{Moment, local},
@@ -51,6 +54,10 @@ pub fn run(args: &ClosesArgs) -> anyhow::Result<Completeness> {
             "the range ends before it starts: give --since and --until with their days"
         );
     }
+    anyhow::ensure!(
+        !args.csv || args.via != ViaFilter::All,
+        "--csv has one kind of record: --via dispatch or --via direct"
+    );
     if args.reconcile {
         anyhow::ensure!(
             args.store.from == StoreKind::Journal,
@@ -151,7 +158,7 @@ impl<'a, W: Write> ClosesPrinter<'a, W> {
         let mut progress = Progress::new(query.until.map(Moment::epoch_micros), self.args.lists());
         let mut before = || {
             self.read_changes(store)?;
-            self.read_reconciled(store, &mut summary)
+            if self.args.via.has_sessions() { self.read_reconciled(store, &mut summary) } else { Ok(()) }
         };
         let read = before().and_then(|()| {
             store::read(store, &query, |entry| {
@@ -248,7 +255,9 @@ impl<'a, W: Write> ClosesPrinter<'a, W> {
 
     fn heading(&mut self) -> io::Result<()> {
         if self.args.csv {
-            writeln!(self.out, "{}", csv::heading())
+            let is_direct = self.args.via == ViaFilter::Direct;
+            let heading = if is_direct { csv::direct_heading() } else { csv::heading() };
+            writeln!(self.out, "{heading}")
         } else if self.args.json || !self.args.lists() {
             Ok(())
         } else {
@@ -260,6 +269,13 @@ impl<'a, W: Write> ClosesPrinter<'a, W> {
     fn entry(&mut self, entry: &Entry, summary: &mut Summary) -> io::Result<()> {
         let (record, micros) = match entry::kind(entry, self.trust) {
             Ok(Some(EntryKind::Close { record, micros })) => (record, micros),
+            Ok(Some(EntryKind::Direct { record, micros })) => {
+                if !filter::wanted_direct(self.args, &record) {
+                    return Ok(());
+                }
+                self.due(micros, summary)?;
+                return self.direct(&record, entry.host(), micros, summary);
+            }
             Ok(Some(EntryKind::Back { user, gap_ms })) => {
                 if filter::of_user(self.args, &user) {
                     summary.gap(gap_ms);
@@ -316,15 +332,9 @@ impl<'a, W: Write> ClosesPrinter<'a, W> {
             return writeln!(self.out, "{}", json::line(record, host, micros)?);
         }
         let at = micros / 1_000_000;
-        if self.args.incidents {
-            self.incidents.close(record, host, at);
+        if !self.is_listed(record, host, at, summary)? {
             return Ok(());
         }
-        summary.close(record, at);
-        if self.args.summary {
-            return Ok(());
-        }
-        self.day(at)?;
         if let Some(change) = self.versions.change(record, host) {
             let line = format!("{}{}", text::INDENT, self.paint.dim(&text::safe(&change)));
             writeln!(self.out, "{}", text::folded(&line, self.width))?;
@@ -344,6 +354,49 @@ impl<'a, W: Write> ClosesPrinter<'a, W> {
             writeln!(self.out, "{}", text::folded(&line, self.width))?;
         }
         Ok(())
+    }
+
+    /// Prints a connection that t3-dispatch did not carry.
+    fn direct(
+        &mut self,
+        record: &TcpCloseRecord,
+        host: Option<&str>,
+        micros: u64,
+        summary: &mut Summary,
+    ) -> io::Result<()> {
+        if self.args.csv {
+            return writeln!(self.out, "{}", csv::direct_row(record, host, micros));
+        }
+        if self.args.json {
+            return writeln!(self.out, "{}", json::direct_line(record, host, micros)?);
+        }
+        let at = micros / 1_000_000;
+        if !self.is_listed(&record.as_close(), host, at, summary)? {
+            return Ok(());
+        }
+        let host = self.shows_host.then(|| host.unwrap_or_default());
+        let line = via::direct_line(record, &local::clock(at), host, self.paint);
+        writeln!(self.out, "{}", text::folded(&line, self.width))
+    }
+
+    /// Counts a close, and returns whether it gets a line, after that of its day.
+    fn is_listed(
+        &mut self,
+        record: &CloseRecord,
+        host: Option<&str>,
+        at: u64,
+        summary: &mut Summary,
+    ) -> io::Result<bool> {
+        if self.args.incidents {
+            self.incidents.close(record, host, at);
+            return Ok(false);
+        }
+        summary.close(record, at);
+        if self.args.summary {
+            return Ok(false);
+        }
+        self.day(at)?;
+        Ok(true)
     }
 
     /// Prints the day in front of its first line.
@@ -377,6 +430,9 @@ impl<'a, W: Write> ClosesPrinter<'a, W> {
         self.out.flush()
     }
 }
+
+#[cfg(test)]
+mod direct_tests;
 
 #[cfg(test)]
 mod tests {

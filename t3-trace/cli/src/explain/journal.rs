@@ -4,7 +4,7 @@
 use std::{cell::RefCell, ops::ControlFlow};
 
 use t3_record::{
-    BurstRecord, CloseRecord, OpenRecord,
+    BurstRecord, CloseRecord, OpenRecord, TcpCloseRecord,
     journal::{BURST_ID, CLOSE_ID, field},
     probe::Disconnect,
 };
@@ -50,6 +50,16 @@ pub struct Candidates {
     pub foreign: u64,
     /// Matching records that cannot be parsed.
     pub broken: u64,
+}
+
+/// A connection that t3-dispatch did not carry.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FoundDirect {
+    pub record: TcpCloseRecord,
+    /// Write time in microseconds since the epoch.
+    pub micros: u64,
+    /// Host of the entry, in a store of several hosts.
+    pub host: Option<String>,
 }
 
 /// A journal and its trusted writers.
@@ -138,6 +148,29 @@ impl<'a> Journal<'a> {
     pub fn silent(&self, selector: &Selector) -> Result<Warnings, ReadError> {
         let query = self.range(selector);
         Ok(self.store.survey(&query)?.warnings(query.until))
+    }
+
+    /// Returns the last record of a connection that t3-dispatch did not carry.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub fn find_direct(&self, conn: &str) -> Result<Option<FoundDirect>, ReadError> {
+        let wanted =
+            vec![Want::Records { kinds: vec![Kind::TcpClose], terms: vec![Term::new("conn", conn)] }];
+        let query = Query { wanted, reverse: true, ..self.query() };
+        let mut found = None;
+        self.read(&query, |entry| {
+            let record = TcpCloseRecord::from_pairs(|key| entry.get(&field(key)).map(Into::into));
+            match record {
+                Ok(record) if self.trusts(entry) => {
+                    let host = entry.host().map(str::to_owned);
+                    found = Some(FoundDirect { record, micros: entry.micros().unwrap_or_default(), host });
+                    ControlFlow::Break(())
+                }
+                _ => ControlFlow::Continue(()),
+            }
+        })?;
+        Ok(found)
     }
 
     /// Calls `each` for every entry until it breaks.

@@ -7,6 +7,7 @@
 pub mod args;
 pub mod changes;
 pub mod checked;
+pub mod direct;
 pub mod facts;
 pub mod find;
 pub mod journal;
@@ -32,6 +33,7 @@ use crate::{
     journal::{Completeness, access, warnings::Warnings},
     layers,
     present::{
+        json,
         text::{self, safe},
         units,
     },
@@ -41,7 +43,7 @@ use crate::{
 use args::ExplainArgs;
 pub use facts::ExplainInput;
 use find::{Choice, Selector};
-use journal::{Candidates, Journal};
+use journal::{Candidates, FoundDirect, Journal};
 pub use page::Page;
 
 /// Shortest time before the close for which the layers are queried, in milliseconds.
@@ -83,6 +85,19 @@ pub fn explain(
     let silent =
         if is_unique { Warnings::default() } else { journal.silent(&selector).with_context(searched)? };
     let Some(Choice { close, near }) = choice else {
+        if let Selector::Conn(conn) = &selector
+            && let Some(found) = journal.find_direct(conn).with_context(searched)?
+        {
+            let written = show_direct(args, &found, out);
+            let warnings = journal.warnings();
+            warnings.print("the record may not be the last");
+            return match written {
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                    Err(error).context("cannot write to stdout")
+                }
+                _ => Ok(Completeness::of(&warnings)),
+            };
+        }
         let own = store.is_here();
         let mut error = not_found(&selector, &found, own.then(access::closed).flatten().as_deref());
         if store.needs_start() {
@@ -147,6 +162,17 @@ pub fn explain(
         }
         _ => Ok(Completeness::of(&warnings)),
     }
+}
+
+fn show_direct(args: &ExplainArgs, found: &FoundDirect, out: &mut dyn Write) -> io::Result<()> {
+    if args.json {
+        let line = json::direct_line(&found.record, found.host.as_deref(), found.micros)?;
+        return writeln!(out, "{line}");
+    }
+    let (paint, at) = (args.common.paint(args.plain), wall(found.micros / 1_000_000));
+    let width = text::width().unwrap_or(page::WIDTH);
+    out.write_all(direct::page(&found.record, found.host.as_deref(), &at, paint, width).as_bytes())?;
+    out.flush()
 }
 
 fn show(args: &ExplainArgs, page: &Page, mut out: &mut dyn Write) -> io::Result<()> {

@@ -307,7 +307,7 @@ impl EdgeFindings {
     }
 }
 
-fn heading(out: &mut String, paint: Paint, text: &str) {
+pub(super) fn heading(out: &mut String, paint: Paint, text: &str) {
     let _ = writeln!(out, "\n{}", paint.with("1", text));
 }
 

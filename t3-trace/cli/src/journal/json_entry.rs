@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use t3_record::{CloseRecord, journal::CLOSE_ID, record::BadRecord};
+use t3_record::{
+    CloseRecord, TcpCloseRecord,
+    journal::{CLOSE_ID, TCP_CLOSE_ID},
+    record::BadRecord,
+};
 use t3_trace_host::journal_trust::Trust;
 
 use crate::time::closed::closed_micros;
@@ -43,6 +47,26 @@ pub fn of(fields: &BTreeMap<String, String>, trust: Trust) -> Result<Option<(Clo
     let written = micros.unwrap_or_else(|| t3_trace_host::clock::realtime_secs().saturating_mul(1_000_000));
     let at = closed_micros(&record, written) / 1_000_000;
     Ok(Some((record, at)))
+}
+
+/// As [`of`], of a connection that t3-dispatch did not carry.
+///
+/// # Errors
+/// As [`close`].
+pub fn direct_of(
+    fields: &BTreeMap<String, String>,
+    trust: Trust,
+) -> Result<Option<(TcpCloseRecord, u64)>, Unusable> {
+    if fields.get("MESSAGE_ID").map(String::as_str) != Some(TCP_CLOSE_ID) {
+        return Ok(None);
+    }
+    if !trust.allows(fields) {
+        let uid = fields.get("_UID").map_or("unknown", String::as_str);
+        return Err(Unusable::Foreign { uid: crate::present::text::safe(uid) });
+    }
+    let micros: Option<u64> = fields.get("__REALTIME_TIMESTAMP").and_then(|micros| micros.parse().ok());
+    let at = micros.map_or_else(t3_trace_host::clock::realtime_secs, |micros| micros / 1_000_000);
+    Ok(Some((TcpCloseRecord::from_fields(fields)?, at)))
 }
 
 /// Returns the fields of a line as texts; `None` if it is not an object.
@@ -114,6 +138,24 @@ mod tests {
             entry.remove("T3_CONN");
         });
         assert_eq!(close(&broken, TRUST), Err(BadRecord::Missing("conn").into()));
+    }
+
+    #[test]
+    fn a_direct_close_is_never_a_ws_close() {
+        let text = "tcp close ip=192.0.2.7 dur_ms=1 cause=upstream_closed verdict=serve_left segment=serve \
+                    conn=d1 port=80 via=direct kernel=off";
+        let record = TcpCloseRecord::from_line(text).unwrap();
+        let entry = |uid: &str| {
+            let own = record.to_fields().into_iter().map(|(name, value)| (name.into_owned(), value));
+            let trusted = [("_UID", uid), ("__REALTIME_TIMESTAMP", "1700000042123456")];
+            own.chain(trusted.map(|(name, value)| (name.to_owned(), value.to_owned()))).collect()
+        };
+        let fields: BTreeMap<String, String> = entry("0");
+        assert_eq!(of(&fields, TRUST), Ok(None));
+        assert_eq!(direct_of(&fields, TRUST), Ok(Some((record.clone(), 1_700_000_042))));
+        assert_eq!(direct_of(&entry("1000"), TRUST), Err(Unusable::Foreign { uid: "1000".to_owned() }));
+        let session = super::fields(&line(|_| ())).unwrap();
+        assert_eq!(direct_of(&session, TRUST), Ok(None));
     }
 
     #[test]

@@ -66,5 +66,10 @@ pub fn run(args: &LiveArgs) -> anyhow::Result<()> {
 /// Whether stdin and stdout are a terminal that supports full-screen mode.
 fn full_screen(args: &LiveArgs) -> bool {
     let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
-    !args.plain && !args.json && !dumb && io::stdout().is_terminal() && io::stdin().is_terminal()
+    !args.plain
+        && !args.json
+        && !args.via.has_direct()
+        && !dumb
+        && io::stdout().is_terminal()
+        && io::stdin().is_terminal()
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use t3_record::CloseRecord;
+use t3_record::{CloseRecord, TcpCloseRecord};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
@@ -14,6 +14,7 @@ use crate::{
     present::{
         close_line, json,
         text::{self, Paint},
+        via,
     },
     time::local,
 };
@@ -22,7 +23,9 @@ use crate::{
 pub(super) async fn show(args: &LiveArgs, paint: Paint) -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut items = source::start(&args.socket, Subscription::Closes);
+    let subscription =
+        if args.via.has_direct() { Subscription::ClosesAndDirect } else { Subscription::Closes };
+    let mut items = source::start(&args.socket, subscription);
     let mut shown = Dedup::default();
     let mut was_disconnected = false;
     if !args.json {
@@ -38,12 +41,29 @@ pub(super) async fn show(args: &LiveArgs, paint: Paint) -> io::Result<()> {
         };
         match item {
             None => return Ok(()),
-            Some(Item::Closed(record, at)) if shown.first_time(&record.conn) && wanted(args, &record) => {
+            Some(Item::Closed(record, at))
+                if args.via.has_sessions() && shown.first_time(&record.conn) && wanted(args, &record) =>
+            {
                 let mut stdout = io::stdout().lock();
                 if args.json {
                     writeln!(stdout, "{}", json::line(&record, None, at.saturating_mul(1_000_000))?)?;
                 } else {
                     let line = close_line::close(&record, &local::clock(at), None, paint);
+                    writeln!(stdout, "{}", text::folded(&line, text::width()))?;
+                }
+                stdout.flush()?;
+            }
+            Some(Item::Direct(record, at))
+                if args.via.has_direct()
+                    && shown.first_time(&record.conn)
+                    && wanted_direct(args, &record) =>
+            {
+                let mut stdout = io::stdout().lock();
+                if args.json {
+                    let line = json::direct_line(&record, None, at.saturating_mul(1_000_000))?;
+                    writeln!(stdout, "{line}")?;
+                } else {
+                    let line = via::direct_line(&record, &local::clock(at), None, paint);
                     writeln!(stdout, "{}", text::folded(&line, text::width()))?;
                 }
                 stdout.flush()?;
@@ -71,7 +91,7 @@ fn notice(item: &Item, was_disconnected: bool) -> Option<String> {
             was_disconnected.then(|| format!("connected to t3-trace at {}", daemon.socket.display()))
         }
         Item::Disconnected(why) => Some(format!("{why}; following the journal, retrying every {RETRY:?}")),
-        Item::Closed(..) | Item::Sessions(_) | Item::Status(_) => None,
+        Item::Closed(..) | Item::Direct(..) | Item::Sessions(_) | Item::Status(_) => None,
     }
 }
 
@@ -99,6 +119,13 @@ async fn reader_closed() {
 /// Whether a record matches `--user` and `--short`.
 pub(super) fn wanted(args: &LiveArgs, record: &CloseRecord) -> bool {
     let user = args.user.as_ref().is_none_or(|user| *user == record.user);
+    let short = args.short.is_none_or(|short| u128::from(record.dur_ms) < short.as_millis());
+    user && short
+}
+
+/// As [`wanted`], of a connection that t3-dispatch did not carry.
+fn wanted_direct(args: &LiveArgs, record: &TcpCloseRecord) -> bool {
+    let user = args.user.as_ref().is_none_or(|user| record.user.as_ref() == Some(user));
     let short = args.short.is_none_or(|short| u128::from(record.dur_ms) < short.as_millis());
     user && short
 }

@@ -11,8 +11,8 @@ use std::{
 };
 
 use t3_record::{
-    CloseRecord,
-    journal::CLOSE_ID,
+    CloseRecord, TcpCloseRecord,
+    journal::{CLOSE_ID, TCP_CLOSE_ID},
     wire::{FromTrace, MAX_MESSAGE, Status, ToTrace, live::Sessions},
 };
 use t3_trace_host::{
@@ -58,6 +58,8 @@ const LONGEST_ERROR: usize = 200;
 pub enum Item {
     /// A close and its time (seconds since the epoch).
     Closed(Box<CloseRecord>, u64),
+    /// A close of a connection that t3-dispatch did not carry, and its time.
+    Direct(Box<TcpCloseRecord>, u64),
     /// The daemon dropped this many records because this reader was too slow.
     Skipped(u64),
     Connected(Daemon),
@@ -75,6 +77,8 @@ pub enum Item {
 pub enum Subscription {
     /// None; dispatch sends no live stats.
     Closes,
+    /// The same, and closes of connections that t3-dispatch did not carry.
+    ClosesAndDirect,
     /// Open sessions and the daemon's status, periodically.
     Everything,
 }
@@ -91,7 +95,8 @@ pub fn start(socket: &Path, subscription: Subscription) -> mpsc::Receiver<Item> 
     let (items, received) = mpsc::channel(256);
     let (link, link_seen) = watch::channel(Link::Up);
     tokio::spawn(follow_socket(socket.to_owned(), subscription, items.clone(), link));
-    tokio::spawn(follow_journal(items, link_seen));
+    let has_direct = subscription == Subscription::ClosesAndDirect;
+    tokio::spawn(follow_journal(items, link_seen, has_direct));
     received
 }
 
@@ -154,6 +159,7 @@ async fn listen(socket: &UnixSeqpacket, queries: bool, items: &mpsc::Sender<Item
                 let at = closed_micros(&record, realtime_secs().saturating_mul(1_000_000));
                 Item::Closed(record, at / 1_000_000)
             }
+            Ok(Some(FromTrace::TcpClosed { record })) => Item::Direct(record, realtime_secs()),
             Ok(Some(FromTrace::Skipped { records })) => Item::Skipped(records),
             Ok(Some(FromTrace::Sessions(part))) => {
                 pending.answered(part.more);
@@ -199,7 +205,7 @@ impl PendingQueries {
     }
 }
 
-async fn follow_journal(items: mpsc::Sender<Item>, mut link: watch::Receiver<Link>) {
+async fn follow_journal(items: mpsc::Sender<Item>, mut link: watch::Receiver<Link>, has_direct: bool) {
     loop {
         let Ok(Link::DownSince(since)) = link.wait_for(|link| *link != Link::Up).await.map(|link| *link)
         else {
@@ -211,7 +217,7 @@ async fn follow_journal(items: mpsc::Sender<Item>, mut link: watch::Receiver<Lin
         };
         tokio::select! {
             () = reconnected => {}
-            why = read_journal(since, &items) => {
+            why = read_journal(since, has_direct, &items) => {
                 if items.is_closed() {
                     return;
                 }
@@ -223,13 +229,14 @@ async fn follow_journal(items: mpsc::Sender<Item>, mut link: watch::Receiver<Lin
 }
 
 /// Reads until journalctl exits; returns the reason.
-async fn read_journal(since: u64, items: &mpsc::Sender<Item>) -> String {
+async fn read_journal(since: u64, has_direct: bool, items: &mpsc::Sender<Item>) -> String {
     let child = Command::new("journalctl")
         // Without `--quiet`: it would hide that there are no files, or that some are not readable.
         .args(["--follow", "--no-pager", "--output=json", "--all"])
         .env("LC_ALL", "C")
         // `live` does not show closes from before the disconnect.
         .args(["--lines=all".to_owned(), format!("--since=@{since}"), format!("MESSAGE_ID={CLOSE_ID}")])
+        .args(has_direct.then(|| format!("MESSAGE_ID={TCP_CLOSE_ID}")))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -246,9 +253,9 @@ async fn read_journal(since: u64, items: &mpsc::Sender<Item>) -> String {
     let trust = Trust::in_user(DISPATCH_USER);
     let mut lines = BufReader::new(output).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        match json_entry::close(&line, trust) {
-            Ok(Some((record, at))) => {
-                if items.send(Item::Closed(Box::new(record), at)).await.is_err() {
+        match item_of(&line, trust) {
+            Ok(Some(item)) => {
+                if items.send(item).await.is_err() {
                     return String::new();
                 }
             }
@@ -258,6 +265,15 @@ async fn read_journal(since: u64, items: &mpsc::Sender<Item>) -> String {
     }
     let last_error = tokio::time::timeout(STDERR_TIMEOUT, last_error).await;
     journal_ended(&last_error.ok().and_then(Result::ok).unwrap_or_default())
+}
+
+/// The close of a line of journalctl.
+fn item_of(line: &str, trust: Trust) -> Result<Option<Item>, json_entry::Unusable> {
+    let Some(fields) = json_entry::fields(line) else { return Ok(None) };
+    if let Some((record, at)) = json_entry::direct_of(&fields, trust)? {
+        return Ok(Some(Item::Direct(Box::new(record), at)));
+    }
+    Ok(json_entry::of(&fields, trust)?.map(|(record, at)| Item::Closed(Box::new(record), at)))
 }
 
 /// Reports each line once, up to [`MOST_ERRORS`], cut to [`LONGEST_ERROR`]; returns the last line

@@ -2,7 +2,7 @@
 //! numbers as numbers, then `host` if known. Pure.
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
-use t3_record::CloseRecord;
+use t3_record::{CloseRecord, TcpCloseRecord};
 
 use crate::{present::text::safe_json, time::rfc3339};
 
@@ -10,16 +10,33 @@ use crate::{present::text::safe_json, time::rfc3339};
 /// removed or changes its kind does. Version 1 had all values as text, and no such field.
 pub const SCHEMA: u32 = 2;
 
-struct Timed<'a>(&'a CloseRecord, Option<&'a str>, u64);
+/// A record with keys.
+trait Keys {
+    fn serialize_keys<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error>;
+}
 
-impl Serialize for Timed<'_> {
+impl Keys for CloseRecord {
+    fn serialize_keys<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        self.serialize_into(map)
+    }
+}
+
+impl Keys for TcpCloseRecord {
+    fn serialize_keys<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        self.serialize_into(map)
+    }
+}
+
+struct Timed<'a, R>(&'a R, Option<&'a str>, u64);
+
+impl<R: Keys> Serialize for Timed<'_, R> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("schema", &SCHEMA)?;
         if let Some(time) = rfc3339(self.2) {
             map.serialize_entry("time", &time)?;
         }
-        self.0.serialize_into(&mut map)?;
+        self.0.serialize_keys(&mut map)?;
         if let Some(host) = self.1 {
             map.serialize_entry("host", host)?;
         }
@@ -32,6 +49,14 @@ impl Serialize for Timed<'_> {
 /// # Errors
 /// None in practice: the object has only texts and numbers.
 pub fn line(record: &CloseRecord, host: Option<&str>, micros: u64) -> serde_json::Result<String> {
+    Ok(safe_json(&serde_json::to_string(&Timed(record, host, micros))?))
+}
+
+/// As [`line`], of a connection that t3-dispatch did not carry; `via` distinguishes them.
+///
+/// # Errors
+/// As [`line`].
+pub fn direct_line(record: &TcpCloseRecord, host: Option<&str>, micros: u64) -> serde_json::Result<String> {
     Ok(safe_json(&serde_json::to_string(&Timed(record, host, micros))?))
 }
 

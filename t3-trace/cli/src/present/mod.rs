@@ -10,3 +10,4 @@ pub mod json;
 pub mod text;
 pub mod units;
 pub mod verdict_text;
+pub mod via;

@@ -4,8 +4,8 @@
 //! more, and [`Want::holds`] the rest.
 
 use t3_record::{
-    journal::{ATTEMPTS_ID, BURST_ID, CLOSE_ID, OPEN_ID, field},
-    logfmt::{ATTEMPTS, BURST, CLOSE, OPEN},
+    journal::{ATTEMPTS_ID, BURST_ID, CLOSE_ID, OPEN_ID, TCP_CLOSE_ID, field},
+    logfmt::{ATTEMPTS, BURST, CLOSE, OPEN, TCP_CLOSE},
 };
 
 use super::starts::{self, FAILED_ID, STARTED_ID};
@@ -18,10 +18,11 @@ pub enum Kind {
     Close,
     Burst,
     Attempts,
+    TcpClose,
 }
 
 impl Kind {
-    pub const ALL: [Self; 4] = [Self::Open, Self::Close, Self::Burst, Self::Attempts];
+    pub const ALL: [Self; 5] = [Self::Open, Self::Close, Self::Burst, Self::Attempts, Self::TcpClose];
 
     /// `MESSAGE_ID` of its entries.
     #[must_use]
@@ -31,6 +32,7 @@ impl Kind {
             Self::Close => CLOSE_ID,
             Self::Burst => BURST_ID,
             Self::Attempts => ATTEMPTS_ID,
+            Self::TcpClose => TCP_CLOSE_ID,
         }
     }
 
@@ -42,6 +44,7 @@ impl Kind {
             Self::Close => CLOSE,
             Self::Burst => BURST,
             Self::Attempts => ATTEMPTS,
+            Self::TcpClose => TCP_CLOSE,
         }
     }
 }

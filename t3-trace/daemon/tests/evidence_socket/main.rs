@@ -9,6 +9,7 @@
 )]
 
 mod abuse;
+mod direct;
 mod disconnect;
 mod journal;
 mod open_sessions;

@@ -2,8 +2,12 @@
 //! reads, and a peer of its socket.
 
 use std::{
-    collections::HashMap,
-    os::unix::net::UnixDatagram,
+    collections::{HashMap, VecDeque},
+    io::{Read, Write},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::{UnixDatagram, UnixStream},
+    },
     path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
@@ -15,12 +19,12 @@ use t3_record::{
     vocabulary::KernelSource,
     wire::{FromTrace, Hook, Leg, Role, Session, Status, Table, ToTrace, VERSION},
 };
-use t3_trace_daemon::{options::Options, run};
+use t3_trace_daemon::{direct::WatchedPort, options::Options, run};
 use t3_trace_host::{
     clock,
     kernel::{
-        Generation, Inventory, Loss, ProcessFacts, ServeTuple,
-        view::{EventStream, KernelView},
+        ClosedConnection, Generation, Inventory, Loss, ProcessFacts, ServeTuple, Unreported,
+        view::{ConnectionSource, ConnectionStream, EventStream, KernelView},
     },
 };
 use tokio::{sync::oneshot, task::JoinHandle};
@@ -33,6 +37,11 @@ pub struct Facts {
     pub serve_ends: HashMap<ServeTuple, SocketFacts>,
     pub processes: HashMap<u32, ProcessFacts>,
     pub watched: (Vec<u16>, Vec<u16>),
+    /// Ports whose closed connections are reported, with the minimum age.
+    pub watched_connections: Vec<(u16, u64)>,
+    closed: VecDeque<ClosedConnection>,
+    reports: Option<UnixStream>,
+    pub unreported: Unreported,
     pub lost: u64,
     /// Skipped program runs.
     pub missed: u64,
@@ -49,10 +58,49 @@ impl FakeKernel {
     }
 }
 
+impl FakeKernel {
+    /// Reports a closed connection.
+    pub fn close(&self, connection: ClosedConnection) {
+        self.with(|facts| {
+            facts.closed.push_back(connection);
+            facts.reports.as_mut().unwrap().write_all(b"x").unwrap();
+        });
+    }
+}
+
+/// Closed connections; readable while there are some.
+struct Closed(FakeKernel, UnixStream);
+
+impl AsFd for Closed {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.1.as_fd()
+    }
+}
+
+impl ConnectionSource for Closed {
+    fn next_connection(&mut self) -> Option<ClosedConnection> {
+        let _ = self.1.read(&mut [0; 64]);
+        self.0.with(|facts| facts.closed.pop_front())
+    }
+}
+
 impl KernelView for FakeKernel {
     fn watch(&mut self, listen: &[u16], serve: &[u16], _: &[u32]) -> Result<(), String> {
         self.with(|facts| facts.watched = (listen.to_vec(), serve.to_vec()));
         Ok(())
+    }
+    fn watch_connections(&mut self, ports: &[(u16, u64)]) -> Result<(), String> {
+        self.with(|facts| facts.watched_connections = ports.to_vec());
+        Ok(())
+    }
+    fn take_connections(&mut self) -> Option<ConnectionStream> {
+        let (reader, writer) = UnixStream::pair().unwrap();
+        reader.set_nonblocking(true).unwrap();
+        self.with(|facts| facts.reports = Some(writer));
+        Some(ConnectionStream::new(Closed(self.clone(), reader)))
+    }
+    fn unreported(&self) -> Unreported {
+        self.with(|facts| facts.unreported)
     }
     fn serve_generation(&self, _: &ServeTuple) -> Generation {
         Generation::UNKNOWN
@@ -98,6 +146,11 @@ pub struct Daemon {
 
 impl Daemon {
     pub async fn start() -> Self {
+        Self::watching(Vec::new()).await
+    }
+
+    /// With ports whose direct connections are recorded.
+    pub async fn watching(watch: Vec<WatchedPort>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (socket, journal) = (dir.path().join("evidence.sock"), dir.path().join("journal"));
         let journald = UnixDatagram::bind(&journal).unwrap();
@@ -110,6 +163,9 @@ impl Daemon {
             group: "no-such-group-here".to_owned(),
             state_dir: dir.path().join("state"),
             spool_size: 1 << 16,
+            watch,
+            watch_serve: true,
+            publish_only: false,
             // The journald of the test cannot be queried.
             to_journald: false,
         };

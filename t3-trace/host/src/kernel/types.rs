@@ -110,6 +110,12 @@ impl Generation {
     /// The connection was established before the kernel side watched its port.
     pub const UNKNOWN: Self = Self(0);
 
+    /// The connection that was established at this time.
+    #[must_use]
+    pub const fn of(established_at: Nanos) -> Self {
+        Self(established_at)
+    }
+
     /// Time at which the connection was established, if recorded.
     #[must_use]
     pub fn established_at(self) -> Option<Nanos> {

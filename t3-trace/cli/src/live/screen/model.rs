@@ -84,6 +84,8 @@ impl Model {
     pub fn receive(&mut self, item: Item) {
         match item {
             Item::Closed(record, at) => self.closed(record, at),
+            // This screen is about sessions.
+            Item::Direct(..) => {}
             Item::Skipped(messages) => self.source.skipped(messages, self.now),
             Item::Connected(daemon) => {
                 self.sessions.forget();

@@ -1,0 +1,191 @@
+//! A closed direct connection: its evidence and its record.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use t3_record::{
+    TcpCloseRecord, assemble_direct,
+    evidence::{DirectConnection, KernelFacts, Nanos},
+    wire::{FromTrace, Leg, Session},
+};
+use t3_trace_host::{
+    accounts, cgroup, clock,
+    kernel::{ClosedConnection, view::ConnectionStream},
+};
+
+use super::table::{Client, Decision, Known};
+use crate::{
+    evidence::{LateEvents, gather},
+    poll,
+    sessions::{ConnectionId, Entry},
+    state::Shared,
+};
+
+/// uid of the first regular user (`UID_MIN` of login.defs(5)); others are users of services.
+const FIRST_USER: u32 = 1_000;
+/// `nobody`, of no user.
+const NOBODY: u32 = 65_534;
+
+/// Makes a record of each closed connection that dispatch did not carry.
+pub(crate) async fn follow(shared: Arc<Shared>, mut connections: ConnectionStream) {
+    let mut polled = match poll::readable(&connections) {
+        Ok(polled) => polled,
+        Err(error) => {
+            tracing::error!(%error, "cannot poll closed connections; no tcp close records");
+            return;
+        }
+    };
+    loop {
+        let Ok(mut ready) = polled.readable_mut().await else { return };
+        while let Some(closed) = connections.next_connection() {
+            tracing::debug!(?closed, "connection closed");
+            decide(&shared, closed);
+        }
+        ready.clear_ready();
+    }
+}
+
+fn decide(shared: &Arc<Shared>, closed: ClosedConnection) {
+    let (port, end) = (closed.tuple.local.port(), (closed.tuple, closed.generation));
+    let (decision, over_before) = shared.direct.table().close(end, closed.at);
+    if over_before > 0 {
+        tracing::warn!(port, connections = over_before, "no tcp close records: budget of the port used up");
+    }
+    match decision {
+        Decision::Ignore => {}
+        Decision::OverBudget { is_first } => {
+            shared.direct.over_budget.fetch_add(1, Ordering::Relaxed);
+            if is_first {
+                tracing::warn!(port, "budget of tcp close records used up for this minute; see watch");
+            }
+        }
+        Decision::Record { port, known, opened_at, is_older } => {
+            let state = Arc::clone(shared);
+            shared.orphan_writers.spawn(async move {
+                let Ok(_turn) = state.direct.turns.acquire().await else { return };
+                let record = record(&state, &closed, *known, opened_at, is_older).await;
+                if port.accepts(record.peer_comm.as_deref(), record.peer_unit.as_deref()) {
+                    write(&state, record);
+                }
+            });
+        }
+    }
+}
+
+async fn record(
+    shared: &Arc<Shared>,
+    closed: &ClosedConnection,
+    known: Known,
+    opened_at: Nanos,
+    is_older: bool,
+) -> TcpCloseRecord {
+    let conn = connection_id();
+    let entry = entry(closed, &conn, &known, opened_at);
+    let age = clock::monotonic().saturating_sub(closed.at);
+    let late = LateEvents::Possible { waited: Duration::from_nanos(age) };
+    let mut facts = gather(shared, Some(&entry), late).await;
+    // The table has evicted it.
+    facts.serve = facts.serve.or_else(|| Some(closed.socket.clone()));
+    let connection = connection(shared, closed, known, &facts, conn, (opened_at, is_older));
+    assemble_direct(&connection, &facts)
+}
+
+/// The connection as a session of the evidence: its only leg is both.
+fn entry(closed: &ClosedConnection, conn: &str, known: &Known, opened_at: Nanos) -> Entry {
+    let leg = |local: SocketAddr, remote: SocketAddr| Leg { cookie: 0, local, remote };
+    let (server, client) = (closed.tuple.local, closed.tuple.remote);
+    let session = Session {
+        conn: conn.to_owned(),
+        user: String::new(),
+        ip: client.ip().to_canonical().to_string(),
+        ray: None,
+        opened_at: Some(opened_at),
+        down: Some(leg(server, client)),
+        up: Some(leg(client, server)),
+        serve_port: server.port(),
+        kept: false,
+        resumed: 0,
+    };
+    Entry {
+        session,
+        // None of dispatch's.
+        connection: ConnectionId(0),
+        registered_at: opened_at,
+        asked_at: None,
+        detached_at: None,
+        serve: Some((closed.tuple, closed.generation)),
+        dispatch_pid: None,
+        live_stats: None,
+        ending: None,
+        holder: known.owner.clone(),
+    }
+}
+
+fn connection(
+    shared: &Shared,
+    closed: &ClosedConnection,
+    known: Known,
+    facts: &KernelFacts,
+    conn: String,
+    (opened_at, is_older): (Nanos, bool),
+) -> DirectConnection {
+    let listener = || shared.owners.at(closed.tuple.local, closed.at);
+    let closer = facts.peer.as_ref().and_then(|process| shared.owners.cgroup_of(process.task.pid));
+    let owner = known.owner.or_else(listener);
+    let cgroup = closer.or_else(|| owner.and_then(|owner| owner.cgroup.clone()));
+    let user = known.uid.filter(|uid| *uid >= FIRST_USER && *uid != NOBODY).and_then(accounts::user_name);
+    DirectConnection {
+        conn,
+        user,
+        unit: cgroup.as_deref().and_then(cgroup::unit_of),
+        client: closed.tuple.remote,
+        port: closed.tuple.local.port(),
+        opened_at,
+        is_older,
+        client_process: match known.client {
+            Client::Process(task) => Some(task),
+            Client::Dispatch | Client::Unknown => None,
+        },
+        counters: closed.counters,
+    }
+}
+
+fn write(shared: &Shared, record: TcpCloseRecord) {
+    shared.direct.written.fetch_add(1, Ordering::Relaxed);
+    if !shared.options.publish_only {
+        drop(shared.records.write(record.to_fields()));
+    }
+    shared.subscribers.publish(FromTrace::TcpClosed { record: Box::new(record) });
+}
+
+/// A random id of 13 characters, of which the first is never that of a number.
+fn connection_id() -> String {
+    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    // The keys of each state are random.
+    let mut number = RandomState::new().hash_one(clock::monotonic());
+    let mut id = String::from("d");
+    for _ in 0..12 {
+        let digit = usize::try_from(number % 36).unwrap_or(0);
+        id.push(DIGITS.get(digit).copied().map_or('0', char::from));
+        number /= 36;
+    }
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_differ_and_have_one_form() {
+        let ids: std::collections::HashSet<_> = (0..1_000).map(|_| connection_id()).collect();
+        assert_eq!(ids.len(), 1_000);
+        let is_plain =
+            |id: &String| id.len() == 13 && id.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        assert!(ids.iter().all(is_plain));
+    }
+}

@@ -1,0 +1,97 @@
+//! Connections to watched ports that t3-dispatch does not carry, and their `tcp close` records.
+//!
+//! The kernel side reports each connection that closes after the minimum age of its port. While it
+//! is open, [`identify`] finds the processes at its ends: those of dispatch are not recorded, since
+//! a session has its `ws close` and a pooled HTTP connection is not a session.
+
+mod budget;
+mod close;
+mod identify;
+mod table;
+mod watched_port;
+
+use std::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicU64, Ordering},
+};
+
+use t3_record::wire::DirectState;
+use t3_trace_host::kernel::{Generation, ServeTuple, view::KernelView};
+use tokio::sync::{Notify, Semaphore};
+
+use crate::{locked::lock, options::Options};
+pub(crate) use close::follow;
+pub(crate) use identify::run;
+pub use watched_port::WatchedPort;
+
+use table::Table;
+
+/// Records of direct connections that are made at the same time.
+const AT_ONCE: usize = 16;
+
+/// State of all direct connections.
+pub(crate) struct Direct {
+    configured: Vec<WatchedPort>,
+    watch_serve: bool,
+    table: Mutex<Table>,
+    /// Ports changed: identify the processes of their connections now.
+    changed: Notify,
+    turns: Semaphore,
+    written: AtomicU64,
+    over_budget: AtomicU64,
+}
+
+impl Direct {
+    pub(crate) fn new(options: &Options, own_namespace: u32) -> Self {
+        Self {
+            configured: options.watch.clone(),
+            watch_serve: options.watch_serve,
+            table: Mutex::new(Table::new(own_namespace)),
+            changed: Notify::new(),
+            turns: Semaphore::new(AT_ONCE),
+            written: AtomicU64::new(0),
+            over_budget: AtomicU64::new(0),
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        lock(&self.table)
+    }
+
+    /// Configured ports.
+    pub(crate) fn ports(&self) -> impl Iterator<Item = u16> {
+        self.configured.iter().map(|watched| watched.port)
+    }
+
+    /// Watches the configured ports and, unless disabled, these serve ports.
+    ///
+    /// # Errors
+    /// The kernel side rejects the ports; the reason as a text.
+    pub(crate) fn watch(&self, kernel: &mut dyn KernelView, serve: &[u16]) -> Result<(), String> {
+        let serve = if self.watch_serve { serve } else { &[] };
+        let wanted = WatchedPort::all(&self.configured, serve);
+        let ages: Vec<_> = wanted.iter().map(|port| (port.port, port.min_age())).collect();
+        self.table().set_ports(wanted, t3_trace_host::clock::monotonic());
+        kernel.watch_connections(&ages)?;
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// A connection belongs to a session of dispatch.
+    pub(crate) fn carried(&self, tuple: ServeTuple, generation: Generation) {
+        self.table().carried((tuple, generation));
+    }
+
+    /// Counts, if any port is watched.
+    pub(crate) fn state(&self, kernel: &dyn KernelView) -> Option<DirectState> {
+        let ports = self.table().ports();
+        let unreported = kernel.unreported();
+        (!ports.is_empty()).then(|| DirectState {
+            ports,
+            written: self.written.load(Ordering::Relaxed),
+            short: unreported.short,
+            over_budget: self.over_budget.load(Ordering::Relaxed),
+            lost: unreported.lost,
+        })
+    }
+}
