@@ -71,6 +71,8 @@ checks! {
     Restart = "restart" in "t3-trace",
     /// Every record is in the journal.
     Records = "records" in "t3-trace",
+    /// Every connection that dispatch did not carry got its record.
+    Direct = "direct" in "t3-trace",
     /// No kernel event was lost.
     Loss = "loss" in "t3-trace",
     /// The eBPF maps have room.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use t3_config::unit_files::HiddenUnit;
 use t3_record::{
     KernelSource,
-    wire::{Hook, JournalState, Status, Table},
+    wire::{DirectState, Hook, JournalState, Status, Table},
 };
 use t3_trace_host::kernel::ABSENT;
 
@@ -148,6 +148,13 @@ fn faulty() -> Facts {
     status.map_full = 3;
     status.version = "0.0.9".to_owned();
     status.journal = Some(JournalState { missing: 42, rewritten: 37, lost: 2, waiting: 3 });
+    status.direct = Some(DirectState {
+        ports: vec![3773, 8080],
+        written: 1_000,
+        short: 40_000,
+        over_budget: 250,
+        lost: 0,
+    });
     status.clock_moved_ms = Some(-7_200_000);
     facts.kernel.hooks = Hooks::Running(vec![
         hook("sock:inet_sock_set_state", "tracepoint"),

@@ -1,6 +1,6 @@
 //! Checks of the daemon: status, permission, version, connection of dispatch, losses. Pure.
 
-use t3_record::wire::{JournalState, Status};
+use t3_record::wire::{DirectState, JournalState, Status};
 
 use super::super::{
     facts::{Daemon, Facts, Heartbeats},
@@ -19,6 +19,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
         found.extend(facts.heartbeats.map(heartbeats));
         found.extend(super::restart::finding(status, facts.units.get(super::DISPATCH)));
         found.extend(status.journal.map(records));
+        found.extend(status.direct.as_ref().and_then(direct));
         found.extend([loss(status), tables(status)]);
     }
     found
@@ -146,6 +147,20 @@ fn records(journal: JournalState) -> Finding {
     Finding::of(check, State::Warning, says, advice)
 }
 
+/// Connections that dispatch did not carry; none as long as all were recorded.
+fn direct(direct: &DirectState) -> Option<Finding> {
+    let DirectState { written, over_budget, lost, .. } = direct;
+    let missing = over_budget + lost;
+    (missing > 0).then(|| {
+        let says = format!(
+            "{missing} closed connections without a tcp close record since t3-trace started: {over_budget} over \
+             the budget of their port, {lost} lost by the kernel's ring; {written} recorded"
+        );
+        let advice = "raise min_duration or budget of the port in [[watch]] (/etc/t3-trace.toml)";
+        Finding::of(Check::Direct, State::Warning, says, advice)
+    })
+}
+
 fn loss(status: &Status) -> Finding {
     let check = Check::Loss;
     let (lost, full) = (status.lost, status.map_full);
@@ -209,6 +224,15 @@ mod tests {
 
     fn status() -> Status {
         healthy().daemon.status().unwrap().clone()
+    }
+
+    #[test]
+    fn connections_without_a_record_are_a_warning() {
+        let state = DirectState { ports: vec![80], written: 9, short: 1_000, over_budget: 0, lost: 0 };
+        assert_eq!(direct(&state), None, "short ones are not recorded on purpose");
+        let finding = direct(&DirectState { over_budget: 3, lost: 2, ..state }).unwrap();
+        assert_eq!((finding.check, finding.state), (Check::Direct, State::Warning));
+        assert!(finding.says.starts_with("5 closed connections without"), "{}", finding.says);
     }
 
     #[test]
