@@ -87,6 +87,8 @@ type Socket = (u64, u32);
 /// remote address.
 struct SocketTables {
     rows: HashMap<(Option<u32>, SocketAddr, SocketAddr), Socket>,
+    /// Inodes by local and remote address, of any of the namespaces.
+    anywhere: HashMap<(SocketAddr, SocketAddr), u64>,
 }
 
 impl SocketTables {
@@ -100,15 +102,14 @@ impl SocketTables {
                 rows.extend(of.map(|row| ((namespace, row.local, row.remote), (row.inode, row.uid))));
             }
         }
-        Self { rows }
+        let anywhere = rows.iter().map(|((_, local, remote), (inode, _))| ((*local, *remote), *inode));
+        Self { anywhere: anywhere.collect(), rows }
     }
 
     fn identify(&self, tuple: &ServeTuple, of_dispatch: &HashSet<u64>) -> Known {
         let server = self.rows.get(&(tuple.netns, tuple.local, tuple.remote));
         // Its client may be in another namespace of this host.
-        let client = self.rows.iter().find_map(|((_, local, remote), (inode, _))| {
-            (*local == tuple.remote && *remote == tuple.local).then_some(*inode)
-        });
+        let client = self.anywhere.get(&(tuple.remote, tuple.local)).copied();
         let is_of_dispatch = client.is_some_and(|inode| of_dispatch.contains(&inode));
         Known {
             client: if is_of_dispatch { Client::Dispatch } else { Client::Unknown },
