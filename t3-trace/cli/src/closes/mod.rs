@@ -20,9 +20,7 @@ use std::{
 
 use anyhow::Context;
 use t3_record::{CloseRecord, TcpCloseRecord};
-use t3_trace_host::{
-    journal_trust::{DISPATCH_USER, Trust},
-};
+use t3_trace_host::journal_trust::{DISPATCH_USER, Trust};
 
 use crate::{
     journal::{Completeness, access, export_format::Entry, json_entry::Unusable, warnings::Warnings},
