@@ -19,5 +19,6 @@ mod records;
 
 pub use codec::{DecodeError, Wire};
 pub use records::{
-    ALL_NAMESPACES, Connection, Event, Kind, Port, Process, Socket, SocketId, Stat, Task, Tuple, TupleGen,
+    ALL_NAMESPACES, CloseFrames, Connection, Event, Kind, Opener, Port, Process, Socket, SocketId, Stat,
+    Task, Tuple, TupleGen, WebSocket,
 };

@@ -121,8 +121,40 @@ record! {
 }
 
 record! {
-    /// One record of the ring `CONNECTIONS`: a connection to a watched port that has closed.
-    Connection = 200 {
+    /// Who opened an end of a connection, and when: the value of `OPENERS`.
+    Opener = 40 {
+        /// When it accepted or connected, or first read from it.
+        at: u64,
+        /// Its cgroup (v2) at that moment, as the inode of its folder.
+        cgroup: u64,
+        /// The process.
+        task: Task,
+        /// Always 0.
+        pad: [u8; 4],
+    }
+}
+
+record! {
+    /// The Close frames of a plain-text WebSocket, of which nothing else was kept.
+    CloseFrames = 32 {
+        /// The peer's came in.
+        received: u64,
+        /// One was sent.
+        sent: u64,
+        /// Code of the one that came in; 0 for none.
+        received_code: u16,
+        /// Code of the one that was sent; 0 for none.
+        sent_code: u16,
+        /// Bits of [`WebSocket`].
+        flags: u32,
+        /// Always 0.
+        pad: [u8; 8],
+    }
+}
+
+record! {
+    /// One record of the ring `CONNECTIONS`: a watched connection that has closed.
+    Connection = 280 {
         /// When.
         at: u64,
         /// Its end on the watched port, with the time of its establishment.
@@ -147,7 +179,28 @@ record! {
         unacked: u32,
         /// `tcp_sock.lost_out`.
         lost: u32,
+        /// Who accepted it, or connected; tgid 0 when that was not seen.
+        opener: Opener,
+        /// Its Close frames, on a port where they are read.
+        close_frames: CloseFrames,
+        /// 1 when the process connected, 0 when it accepted.
+        outgoing: u32,
+        /// Always 0.
+        pad: u32,
     }
+}
+
+/// Bits of [`CloseFrames::flags`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WebSocket;
+
+impl WebSocket {
+    /// The handshake has been seen: it is a WebSocket.
+    pub const OPEN: u32 = 1;
+    /// What came in can no longer be followed: a Close frame from the peer may be missing.
+    pub const LOST_RECEIVED: u32 = 2;
+    /// What was sent can no longer be followed: a sent Close frame may be missing.
+    pub const LOST_SENT: u32 = 4;
 }
 
 /// What an [`Event`] tells.
@@ -201,6 +254,13 @@ impl Port {
     pub const SERVE: u8 = 2;
     /// The close of each connection to it is reported.
     pub const WATCH: u8 = 4;
+    /// The close of connections from it is reported: it is the local port of an outgoing connection
+    /// that is older than the watch. On port 0: outgoing connections are watched.
+    pub const OUTGOING: u8 = 8;
+    /// Processes that accept connections to it have their outgoing connections watched, too.
+    pub const PROXY: u8 = 16;
+    /// Close frames of WebSockets on it are read.
+    pub const WEBSOCKET: u8 = 32;
     /// Entries of the table: one byte for each port number.
     pub const TABLE: usize = 65_536;
 }
@@ -239,22 +299,24 @@ impl Stat {
 
 #[cfg(test)]
 mod tests {
-    use super::{Connection, Event, Kind, Process, Socket, SocketId, Task, Tuple, TupleGen};
+    use super::{
+        CloseFrames, Connection, Event, Kind, Opener, Process, Socket, SocketId, Task, Tuple, TupleGen,
+    };
     use crate::{DecodeError, Wire};
 
     /// What is written is what is read, and every byte counts: changing any one changes the value.
     fn round_trip<T: Wire + PartialEq + core::fmt::Debug>() {
-        let mut bytes = [0; 256];
+        let mut bytes = [0; 320];
         for (i, byte) in bytes.iter_mut().enumerate() {
             *byte = u8::try_from(i % 255 + 1).unwrap();
         }
         let bytes = &bytes[..T::SIZE];
         let value = T::decode(bytes).unwrap();
-        let mut again = [0; 256];
+        let mut again = [0; 320];
         value.write(&mut again);
         assert_eq!(&again[..T::SIZE], bytes);
         for i in 0..T::SIZE {
-            let mut other = [0; 256];
+            let mut other = [0; 320];
             other[..T::SIZE].copy_from_slice(bytes);
             other[i] ^= 0x80;
             assert_ne!(T::decode(&other[..T::SIZE]).unwrap(), value, "byte {i} of {}", T::NAME);
@@ -275,6 +337,8 @@ mod tests {
         round_trip::<SocketId>();
         round_trip::<Event>();
         round_trip::<Connection>();
+        round_trip::<Opener>();
+        round_trip::<CloseFrames>();
     }
 
     #[test]

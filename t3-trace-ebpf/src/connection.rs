@@ -1,7 +1,7 @@
 //! Reports the close of a connection to a watched port, unless it was short.
 
 use aya_ebpf::maps::LruHashMap;
-use t3_trace_abi::{Connection, Socket, Stat, TupleGen};
+use t3_trace_abi::{CloseFrames, Connection, Opener, Socket, Stat, TupleGen};
 
 use crate::{
     globals::{TP_ACKED, TP_LOST, TP_RECEIVED, TP_RESENT, TP_RETRANS, TP_SENT, TP_SRTT, TP_UNACKED},
@@ -49,6 +49,10 @@ pub fn closed<const DIRECT: bool>(
         (*connection).retrans = TP_RETRANS.read_or(address, 0);
         (*connection).unacked = TP_UNACKED.read_or(address, 0);
         (*connection).lost = TP_LOST.read_or(address, 0);
+        (*connection).opener = Opener::ZERO;
+        (*connection).close_frames = CloseFrames::ZERO;
+        (*connection).outgoing = 0;
+        (*connection).pad = 0;
     }
     place.submit(0);
 }

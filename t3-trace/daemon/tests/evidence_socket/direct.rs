@@ -37,6 +37,9 @@ fn left(port: u16, client: u16) -> ClosedConnection {
         socket: SocketFacts { fin_in: Some(now), fin_out: Some(now + 1), ..SocketFacts::default() },
         cookie: None,
         counters: Some(Counters { acked: 500, received: 300, ..Counters::default() }),
+        opener: None,
+        is_outgoing: false,
+        close_frames: None,
     }
 }
 

@@ -6,8 +6,8 @@ use t3_record::evidence::{Counters, Fate, Nanos, SocketFacts, Task};
 use t3_trace_abi as abi;
 
 use super::types::{
-    Change, ClosedConnection, Event, EventKind, Generation, ProcessFacts, ServeTuple, SignalFacts, SocketKey,
-    address,
+    Change, CloseFrames, ClosedConnection, Event, EventKind, Generation, Opener, ProcessFacts, ServeTuple,
+    SignalFacts, SocketKey, address,
 };
 
 const SIGKILL: i32 = 9;
@@ -121,6 +121,26 @@ pub(super) fn connection(
         socket: socket(&raw.socket, reasons),
         cookie: (raw.cookie != 0).then_some(raw.cookie),
         counters: has_counters.then_some(counters),
+        opener: opener(&raw.opener),
+        is_outgoing: raw.outgoing != 0,
+        close_frames: close_frames(&raw.close_frames),
+    })
+}
+
+/// Decodes the process at an end of a connection; `None` if it was not seen.
+pub(super) fn opener(raw: &abi::Opener) -> Option<Opener> {
+    Some(Opener { at: raw.at, task: task(&raw.task)?, cgroup: raw.cgroup })
+}
+
+fn close_frames(raw: &abi::CloseFrames) -> Option<CloseFrames> {
+    use abi::WebSocket;
+    let has = |flag| raw.flags & flag != 0;
+    let frame = |at, code: u16| time(at).map(|at| (at, (code != 0).then_some(code)));
+    has(WebSocket::OPEN).then(|| CloseFrames {
+        received: frame(raw.received, raw.received_code),
+        sent: frame(raw.sent, raw.sent_code),
+        is_received_complete: !has(WebSocket::LOST_RECEIVED),
+        is_sent_complete: !has(WebSocket::LOST_SENT),
     })
 }
 

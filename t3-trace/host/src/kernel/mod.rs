@@ -40,8 +40,8 @@ pub use hooks::{ABSENT, NEEDED, SWITCHED_OFF, affects_verdicts, offered};
 use layout::Layout;
 use tables::Tables;
 pub use types::{
-    Change, ClosedConnection, Event, EventKind, Functions, Generation, Inventory, Load, Loss, Options,
-    ProcessFacts, ProgramTime, ServeTuple, SignalFacts, SocketKey, Unreported,
+    Change, CloseFrames, ClosedConnection, Event, EventKind, Functions, Generation, Inventory, Load, Loss,
+    Opener, Options, ProcessFacts, ProgramTime, ServeTuple, SignalFacts, SocketKey, Unreported,
 };
 
 /// Type information of the running kernel.

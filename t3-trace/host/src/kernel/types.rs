@@ -170,6 +170,35 @@ pub struct ClosedConnection {
     pub cookie: Option<u64>,
     /// Counters of its socket; `None` where the kernel's BTF lacks one.
     pub counters: Option<Counters>,
+    /// Process that accepted it, or connected, if seen.
+    pub opener: Option<Opener>,
+    /// The process connected; `false`: it accepted.
+    pub is_outgoing: bool,
+    /// Close frames, if it is a WebSocket on a port where they are read.
+    pub close_frames: Option<CloseFrames>,
+}
+
+/// Process that accepted a connection, or connected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opener {
+    /// Time of the accept or connect; of the first read where the kernel does not show accepts.
+    pub at: Nanos,
+    pub task: Task,
+    /// Its cgroup (v2) at that time: the inode of its folder.
+    pub cgroup: u64,
+}
+
+/// Close frames of a WebSocket that the eBPF programs saw.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CloseFrames {
+    /// Time of the one that came in, and its code.
+    pub received: Option<(Nanos, Option<u16>)>,
+    /// Time of the one that was sent, and its code.
+    pub sent: Option<(Nanos, Option<u16>)>,
+    /// All frames that came in were seen, so that a missing Close frame was not received.
+    pub is_received_complete: bool,
+    /// All sent frames were seen.
+    pub is_sent_complete: bool,
 }
 
 /// Closed connections to watched ports that were not reported, since the load.

@@ -153,6 +153,10 @@ fn a_closed_connection_keeps_every_fact() {
         retrans: 2,
         unacked: 1,
         lost: 3,
+        opener: abi::Opener::ZERO,
+        close_frames: abi::CloseFrames::ZERO,
+        outgoing: 0,
+        pad: 0,
     };
     let decode = |raw: &abi::Connection, has_counters| {
         let mut bytes = [0; abi::Connection::SIZE];
@@ -181,7 +185,24 @@ fn a_closed_connection_keeps_every_fact() {
     assert_eq!(all.counters.map(|c| (c.acked, c.unacked_bytes)), Some((120, 0)));
     assert_eq!(all.cookie, Some(6));
     assert_eq!(decode(&raw, false).counters, None);
-    assert_eq!(connection(&[0; 199], &BTreeMap::new(), true), None);
+    assert_eq!((found.opener, found.is_outgoing, found.close_frames), (None, false, None));
+    let opener = abi::Opener { at: 4, cgroup: 77, task: named(4_242, b"nginx"), ..abi::Opener::ZERO };
+    let outgoing = decode(&abi::Connection { opener, outgoing: 1, ..raw }, true);
+    let task = Task { pid: 4242, comm: "nginx".to_owned() };
+    assert_eq!(outgoing.opener, Some(Opener { at: 4, task, cgroup: 77 }));
+    assert!(outgoing.is_outgoing);
+    assert_eq!(connection(&[0; 279], &BTreeMap::new(), true), None);
+}
+
+#[test]
+fn close_frames_are_those_of_a_websocket() {
+    use abi::WebSocket;
+    let raw = abi::CloseFrames { received: 7, received_code: 1_000, sent: 9, ..abi::CloseFrames::ZERO };
+    assert_eq!(close_frames(&raw), None, "no handshake");
+    let flags = WebSocket::OPEN | WebSocket::LOST_SENT;
+    let found = close_frames(&abi::CloseFrames { flags, ..raw }).unwrap();
+    assert_eq!((found.received, found.sent), (Some((7, Some(1_000))), Some((9, None))));
+    assert_eq!((found.is_received_complete, found.is_sent_complete), (true, false));
 }
 
 fn address_of(text: &str) -> [u8; 16] {
