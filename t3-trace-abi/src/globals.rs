@@ -74,20 +74,29 @@ pub const MEMBERS: &[Member] = &[
     optional("SIGINFO_CODE", "kernel_siginfo", "si_code", 4),
 ];
 
-/// A tracepoint argument that only some kernels have. Its global is 1 where it is there.
+/// An argument that only some kernels have. Its global is 1 where it is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Argument {
     /// The global.
     pub global: &'static str,
-    /// The tracepoint.
-    pub tracepoint: &'static str,
+    /// What has it.
+    pub of: Callable,
     /// Its position, counted from 0: a program can only read arguments at fixed positions.
     pub index: usize,
     /// What it must be.
     pub shape: Shape,
 }
 
-/// The type of a tracepoint's argument, as BTF names it (BTF keeps no names of these arguments).
+/// What has arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Callable {
+    /// This tracepoint.
+    Tracepoint(&'static str),
+    /// This function.
+    Function(&'static str),
+}
+
+/// The type of an argument, as BTF names it (BTF keeps no names of these arguments).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// This enum.
@@ -103,28 +112,35 @@ pub const ARGUMENTS: &[Argument] = &[
     // 6.10 and newer.
     Argument {
         global: "HAS_RST_REASON",
-        tracepoint: "tcp_send_reset",
+        of: Callable::Tracepoint("tcp_send_reset"),
         index: 2,
         shape: Shape::Enum("sk_rst_reason"),
     },
     // 6.17 and newer: failed retransmissions are reported too, with an errno here.
     Argument {
         global: "HAS_RETRANS_ERR",
-        tracepoint: "tcp_retransmit_skb",
+        of: Callable::Tracepoint("tcp_retransmit_skb"),
         index: 2,
         shape: Shape::Int("int"),
     },
     // 6.16 and newer; before that the programs count the threads that live.
     Argument {
         global: "HAS_GROUP_DEAD",
-        tracepoint: "sched_process_exit",
+        of: Callable::Tracepoint("sched_process_exit"),
         index: 1,
         shape: Shape::Int("_Bool"),
+    },
+    // 6.10 and newer; before that it has four arguments.
+    Argument {
+        global: "HAS_ACCEPT_ARG",
+        of: Callable::Function("inet_csk_accept"),
+        index: 1,
+        shape: Shape::Pointer("proto_accept_arg"),
     },
     // 6.9 and newer and in stable kernels that took it over; before that the argument is a pid.
     Argument {
         global: "HAS_VICTIM_TASK",
-        tracepoint: "mark_victim",
+        of: Callable::Tracepoint("mark_victim"),
         index: 0,
         shape: Shape::Pointer("task_struct"),
     },

@@ -1,11 +1,11 @@
 //! Reports the close of a connection to a watched port, unless it was short.
 
 use aya_ebpf::maps::LruHashMap;
-use t3_trace_abi::{CloseFrames, Connection, Opener, Socket, Stat, TupleGen};
+use t3_trace_abi::{Connection, Socket, Stat, TupleGen};
 
 use crate::{
     globals::{TP_ACKED, TP_LOST, TP_RECEIVED, TP_RESENT, TP_RETRANS, TP_SENT, TP_SRTT, TP_UNACKED},
-    maps::{CONNECTIONS, MIN_AGE, count},
+    maps::{CONNECTIONS, MIN_AGE, OPENERS, count},
     sock::Sock,
 };
 
@@ -18,8 +18,10 @@ pub fn closed<const DIRECT: bool>(
     end: &TupleGen,
     at: u64,
 ) {
+    // That of all outgoing connections is at port 0.
+    let port = if sock.is_outgoing() { 0 } else { sock.local_port() };
     // SAFETY: writers replace the complete value; it is copied here.
-    let min_age = unsafe { MIN_AGE.get(sock.local_port()) }.copied().unwrap_or(0);
+    let min_age = unsafe { MIN_AGE.get(port) }.copied().unwrap_or(0);
     if end.generation != 0 && at - end.generation < min_age {
         count(Stat::ConnectionsShort);
         return;
@@ -49,9 +51,12 @@ pub fn closed<const DIRECT: bool>(
         (*connection).retrans = TP_RETRANS.read_or(address, 0);
         (*connection).unacked = TP_UNACKED.read_or(address, 0);
         (*connection).lost = TP_LOST.read_or(address, 0);
-        (*connection).opener = Opener::ZERO;
-        (*connection).close_frames = CloseFrames::ZERO;
-        (*connection).outgoing = 0;
+        match OPENERS.get_ptr(&end.tuple) {
+            Some(opener) => (*connection).opener = *opener,
+            None => (&raw mut (*connection).opener).write_bytes(0, 1),
+        }
+        (&raw mut (*connection).close_frames).write_bytes(0, 1);
+        (*connection).outgoing = u32::from(sock.is_outgoing());
         (*connection).pad = 0;
     }
     place.submit(0);

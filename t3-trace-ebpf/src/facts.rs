@@ -7,6 +7,7 @@ use t3_trace_abi::{Kind, Socket, Stat, TupleGen};
 use crate::{
     connection,
     maps::{SERVE_ENDS, SOCKETS, WATCHED_ENDS, count, emit_socket},
+    opener,
     sock::{self, Sock},
     task,
 };
@@ -74,6 +75,10 @@ pub fn note<const DIRECT: bool>(sock: Sock<DIRECT>, facts: Facts) {
             sock::established(&end.tuple, at);
         } else {
             end.generation = sock::generation(&end.tuple);
+            if sock.is_outgoing() && end.generation == 0 {
+                // Of another process, from the same port.
+                return;
+            }
             let (ends, added) = if sock.of_serve {
                 (&SERVE_ENDS, Stat::SocketsAdded)
             } else {
@@ -84,6 +89,7 @@ pub fn note<const DIRECT: bool>(sock: Sock<DIRECT>, facts: Facts) {
                 sock::gone(&end);
                 if sock.of_watch {
                     connection::closed(sock, ends, &end, at);
+                    opener::gone(&end.tuple, sock.local_port(), sock.is_outgoing());
                 }
             }
         }

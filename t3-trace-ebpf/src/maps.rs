@@ -5,7 +5,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
-use t3_trace_abi::{Event, Kind, Port, Process, Socket, Stat, Tuple, TupleGen};
+use t3_trace_abi::{Event, Kind, Opener, Port, Process, Socket, Stat, Tuple, TupleGen};
 
 use crate::globals::SOCKET_EVENTS;
 
@@ -49,6 +49,27 @@ pub static CONNECTIONS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
 /// forgotten because others came after it. An entry leaves with its socket.
 #[map]
 pub static GENERATION: HashMap<Tuple, u64> = HashMap::with_max_entries(16_384, 0);
+
+/// Processes at the ends of live watched connections. Not an LRU map, as [`GENERATION`].
+#[map]
+pub static OPENERS: HashMap<Tuple, Opener> = HashMap::with_max_entries(16_384, 0);
+
+/// Watched processes that are connecting, by the address of the socket: it has no local port yet.
+#[map]
+pub static CONNECTING: LruHashMap<u64, Opener> = LruHashMap::with_max_entries(1_024, 0);
+
+/// Live outgoing connections of watched processes, by local port.
+#[map]
+pub static OUTGOING: Array<u64> = Array::with_max_entries(65_536, 0);
+
+/// Cgroups whose outgoing connections are watched.
+#[map]
+pub static CGROUPS: HashMap<u64, u8> = HashMap::with_max_entries(1_024, 0);
+
+/// Processes that accept connections on a port with [`Port::PROXY`], by thread group id: their
+/// outgoing connections are watched.
+#[map]
+pub static PROXIES: LruHashMap<u32, u8> = LruHashMap::with_max_entries(1_024, 0);
 
 /// The connection that last used a tuple and is gone: what comes after the state is CLOSE (an
 /// active reset does) still belongs to it. Also takes what [`GENERATION`] has no room for.

@@ -10,6 +10,7 @@ use crate::{
         SK_RCV_SADDR, SK_SPORT, SK_STATE, SK_V6_DADDR, SK_V6_RCV_SADDR, SOCK_DONE_BIT,
     },
     maps::{GENERATION, LAST_GENERATION, NAMESPACES, PORTS, SCOPE, count},
+    opener,
 };
 
 pub mod state;
@@ -28,8 +29,12 @@ pub struct Sock<const DIRECT: bool> {
     pub of_dispatch: bool,
     /// It is serve's own end.
     pub of_serve: bool,
-    /// It is an end on a port whose connections are reported.
+    /// It is an end whose connection is reported.
     pub of_watch: bool,
+    /// It is on a port of a proxy.
+    pub of_proxy: bool,
+    /// Its port is not one on which connections are accepted.
+    of_connect: bool,
 }
 
 impl Sock<false> {
@@ -37,8 +42,21 @@ impl Sock<false> {
     /// ends here.
     #[inline(always)]
     pub fn watched(address: u64) -> Option<Self> {
+        let (local_port, remote_port) = Self::ports(address)?;
+        Self::on_ports(address, local_port, remote_port)
+    }
+
+    /// The socket at this address, whichever it is.
+    #[inline(always)]
+    pub fn any(address: u64) -> Option<Self> {
+        let (local_port, remote_port) = Self::ports(address)?;
+        Some(Self::outgoing(address, local_port, remote_port))
+    }
+
+    #[inline(always)]
+    fn ports(address: u64) -> Option<(u16, u16)> {
         if !SK_DPORT.is_before(&SK_NUM) {
-            return Self::on_ports(address, port(SK_SPORT.read(address)?), port(SK_DPORT.read(address)?));
+            return Some((port(SK_SPORT.read(address)?), port(SK_DPORT.read(address)?)));
         }
         let ports: [u8; 4] = SK_DPORT.read(address)?;
         // SAFETY: a local variable. Volatile: see `port`.
@@ -47,7 +65,7 @@ impl Sock<false> {
             0 => port(SK_SPORT.read(address)?),
             number => number,
         };
-        Self::on_ports(address, local_port, port([ports[0], ports[1]]))
+        Some((local_port, port([ports[0], ports[1]])))
     }
 }
 
@@ -55,6 +73,19 @@ impl Sock<true> {
     /// As [`Sock::<false>::watched`], for an argument of a BTF tracepoint.
     #[inline(always)]
     pub fn watched(address: u64) -> Option<Self> {
+        let (local_port, remote_port) = Self::ports(address)?;
+        Self::on_ports(address, local_port, remote_port)
+    }
+
+    /// As [`Sock::<false>::any`].
+    #[inline(always)]
+    pub fn any(address: u64) -> Option<Self> {
+        let (local_port, remote_port) = Self::ports(address)?;
+        Some(Self::outgoing(address, local_port, remote_port))
+    }
+
+    #[inline(always)]
+    fn ports(address: u64) -> Option<(u16, u16)> {
         let remote_port = port([SK_DPORT.load(address, 0), SK_DPORT.load(address, 1)]);
         let number = if SK_NUM.present() { SK_NUM.load::<u16>(address, 0) } else { 0 };
         let local_port = match number {
@@ -62,24 +93,44 @@ impl Sock<true> {
             0 => port(SK_SPORT.read(address)?),
             number => number,
         };
-        Self::on_ports(address, local_port, remote_port)
+        Some((local_port, remote_port))
     }
 }
 
 impl<const DIRECT: bool> Sock<DIRECT> {
+    /// The end of a process that connected.
+    #[inline(always)]
+    fn outgoing(address: u64, local_port: u16, remote_port: u16) -> Self {
+        Self {
+            address,
+            local_port,
+            remote_port,
+            of_dispatch: false,
+            of_serve: false,
+            of_watch: true,
+            of_proxy: false,
+            of_connect: true,
+        }
+    }
+
     #[inline(always)]
     fn on_ports(address: u64, local_port: u16, remote_port: u16) -> Option<Self> {
         let table = PORTS.get_ptr(0)?.cast::<u8>();
         // SAFETY: the table has a byte for every u16.
-        let (local, remote) =
-            unsafe { (*table.add(usize::from(local_port)), *table.add(usize::from(remote_port))) };
+        let (local, remote, any) =
+            unsafe { (*table.add(usize::from(local_port)), *table.add(usize::from(remote_port)), *table) };
         let of_dispatch = local & Port::LISTEN != 0 || remote & Port::SERVE != 0;
         let of_serve = local & Port::SERVE != 0;
-        let of_watch = local & Port::WATCH != 0;
+        let of_connect = local & (Port::WATCH | Port::SERVE) == 0
+            && any & Port::OUTGOING != 0
+            && (local & Port::OUTGOING != 0 || opener::is_outgoing(local_port));
+        let of_watch = of_connect || local & Port::WATCH != 0;
         if !(of_dispatch || of_serve || of_watch) {
             return None;
         }
-        let sock = Self { address, local_port, remote_port, of_dispatch, of_serve, of_watch };
+        let of_proxy = local & Port::PROXY != 0;
+        let sock =
+            Self { address, local_port, remote_port, of_dispatch, of_serve, of_watch, of_proxy, of_connect };
         sock.in_watched_namespace().then_some(sock)
     }
 
@@ -144,6 +195,18 @@ impl<const DIRECT: bool> Sock<DIRECT> {
     #[inline(always)]
     pub fn address(self) -> u64 {
         self.address
+    }
+
+    /// The process connected it; not accepted.
+    #[inline(always)]
+    pub fn is_outgoing(self) -> bool {
+        self.of_connect
+    }
+
+    /// It is in one of the watched network namespaces.
+    #[inline(always)]
+    pub fn is_in_watched_namespace(self) -> bool {
+        self.in_watched_namespace()
     }
 
     /// The port of this end.

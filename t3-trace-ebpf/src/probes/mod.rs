@@ -1,5 +1,6 @@
 //! One file for each family of hooks. The functions' names are what the loader looks for.
 
+mod accept;
 mod close;
 mod exit;
 mod reset;

@@ -8,7 +8,7 @@
 //! process that the packet interrupted.
 
 use aya_ebpf::{
-    helpers::bpf_get_current_pid_tgid,
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
     macros::{btf_tracepoint, raw_tracepoint},
     programs::{BtfTracePointContext, RawTracePointContext},
 };
@@ -16,6 +16,7 @@ use aya_ebpf::{
 use crate::{
     facts::{Facts, note},
     maps::OWNERS,
+    opener,
     sock::{
         Sock,
         state::{CLOSE, CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT},
@@ -28,6 +29,9 @@ use crate::{
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn btf_inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     let (old, new) = (ctx.arg(1), ctx.arg(2));
+    if old == SYN_SENT || new == SYN_SENT {
+        outgoing(ctx.arg(0), old, new, Sock::<true>::any);
+    }
     if is_relevant(old, new)
         && let Some(sock) = Sock::<true>::watched(ctx.arg(0))
     {
@@ -39,6 +43,9 @@ pub fn btf_inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
     let (old, new) = (ctx.arg(1), ctx.arg(2));
+    if old == SYN_SENT || new == SYN_SENT {
+        outgoing(ctx.arg(0), old, new, Sock::<false>::any);
+    }
     if is_relevant(old, new)
         && let Some(sock) = Sock::<false>::watched(ctx.arg(0))
     {
@@ -61,6 +68,32 @@ fn is_relevant(old: i32, new: i32) -> bool {
         // Of a connection to serve; that of its peer tells nothing.
         ESTABLISHED => old == SYN_RECV,
         _ => false,
+    }
+}
+
+/// A process connects (in its context), or the handshake has ended.
+#[inline(always)]
+fn outgoing<const DIRECT: bool>(
+    address: u64,
+    old: i32,
+    new: i32,
+    sock: impl Fn(u64) -> Option<Sock<DIRECT>>,
+) {
+    if !opener::is_outgoing_watched() {
+        return;
+    }
+    match (old, new) {
+        (CLOSE, SYN_SENT) => opener::connecting(address),
+        (SYN_SENT, ESTABLISHED) => {
+            if let Some(sock) = sock(address)
+                && sock.is_in_watched_namespace()
+            {
+                // SAFETY: no arguments, cannot fail.
+                opener::connected(sock, unsafe { bpf_ktime_get_ns() });
+            }
+        }
+        (SYN_SENT, CLOSE) => opener::failed(address),
+        _ => {}
     }
 }
 

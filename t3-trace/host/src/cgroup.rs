@@ -7,6 +7,10 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::small_file;
 
+mod tree;
+
+pub use tree::{Tree, id_of};
+
 /// Counters of `memory.events` since the cgroup was created, descendants included.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MemoryEvents {

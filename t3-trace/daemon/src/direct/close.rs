@@ -14,13 +14,14 @@ use t3_record::{
 };
 use t3_trace_host::{
     accounts, cgroup, clock,
-    kernel::{ClosedConnection, view::ConnectionStream},
+    kernel::{ClosedConnection, Opener, view::ConnectionStream},
 };
 
 use super::table::{Client, Decision, Known};
 use crate::{
     evidence::{LateEvents, gather},
     poll,
+    port_owners::PortOwner,
     sessions::{ConnectionId, Entry},
     state::Shared,
 };
@@ -79,11 +80,13 @@ fn decide(shared: &Arc<Shared>, closed: ClosedConnection) {
 async fn record(
     shared: &Arc<Shared>,
     closed: &ClosedConnection,
-    known: Known,
+    mut known: Known,
     opened_at: Nanos,
     is_older: bool,
 ) -> TcpCloseRecord {
     let conn = connection_id();
+    let acceptor = closed.opener.as_ref().and_then(|opener| acceptor(shared, opener));
+    known.owner = acceptor.or(known.owner);
     let entry = entry(closed, &conn, &known, opened_at);
     let age = clock::monotonic().saturating_sub(closed.at);
     let late = LateEvents::Possible { waited: Duration::from_nanos(age) };
@@ -152,6 +155,13 @@ fn connection(
         },
         counters: closed.counters,
     }
+}
+
+/// Process that accepted the connection, if it still has the cgroup that it had then.
+fn acceptor(shared: &Shared, opener: &Opener) -> Option<Arc<PortOwner>> {
+    let owner = shared.owners.read(opener.task.pid).filter(|owner| owner.started_at <= opener.at)?;
+    let is_same = owner.cgroup.as_deref().and_then(cgroup::id_of) == Some(opener.cgroup);
+    is_same.then(|| Arc::new(owner))
 }
 
 fn write(shared: &Shared, record: TcpCloseRecord) {

@@ -16,7 +16,7 @@ use std::sync::{
 };
 
 use t3_record::wire::DirectState;
-use t3_trace_host::kernel::{Generation, ServeTuple, view::KernelView};
+use t3_trace_host::kernel::{Generation, Outgoing, ServeTuple, view::KernelView};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::{locked::lock, options::Options};
@@ -70,9 +70,9 @@ impl Direct {
     pub(crate) fn watch(&self, kernel: &mut dyn KernelView, serve: &[u16]) -> Result<(), String> {
         let serve = if self.watch_serve { serve } else { &[] };
         let wanted = WatchedPort::all(&self.configured, serve);
-        let ages: Vec<_> = wanted.iter().map(|port| (port.port, port.min_age())).collect();
+        let connections: Vec<_> = wanted.iter().map(WatchedPort::connections).collect();
         self.table().set_ports(wanted, t3_trace_host::clock::monotonic());
-        kernel.watch_connections(&ages)?;
+        kernel.watch_connections(&connections, &Outgoing::default())?;
         self.changed.notify_one();
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use t3_record::evidence::{Nanos, Task};
-use t3_trace_host::kernel::{Generation, ServeTuple};
+use t3_trace_host::kernel::{Generation, OpenConnection, ServeTuple};
 
 use super::{WatchedPort, budget::Budget};
 use crate::port_owners::PortOwner;
@@ -139,8 +139,9 @@ impl Table {
 
     /// Begins a pass over the open connections, of which the kernel side knows these. Returns those
     /// of which nothing is known yet and that are at least `age` old.
-    pub(super) fn begin_pass(&mut self, open: &[End], now: Nanos, age: Nanos) -> Vec<End> {
-        let open: HashSet<End> = open.iter().map(|end| self.key(*end)).collect();
+    pub(super) fn begin_pass(&mut self, open: &[OpenConnection], now: Nanos, age: Nanos) -> Vec<End> {
+        let accepted = open.iter().filter(|connection| !connection.is_outgoing);
+        let open: HashSet<End> = accepted.map(|open| self.key((open.tuple, open.generation))).collect();
         self.ends.retain(|end, known| {
             // The kernel side does not list those that are older than the watch.
             let is_open = end.1 == Generation::UNKNOWN || open.contains(end);

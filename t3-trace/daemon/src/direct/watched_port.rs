@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use t3_config::value;
 use t3_record::evidence::Nanos;
+use t3_trace_host::kernel::ConnectionsOf;
 
 /// Minimum duration of a recorded connection.
 const MIN_DURATION: Duration = Duration::from_secs(30);
@@ -93,6 +94,11 @@ impl WatchedPort {
             }
         }
         all
+    }
+
+    /// What the kernel side watches.
+    pub(super) fn connections(&self) -> ConnectionsOf {
+        ConnectionsOf { port: self.port, min_age: self.min_age(), ..ConnectionsOf::default() }
     }
 
     /// Minimum duration in nanoseconds.

@@ -11,7 +11,7 @@ use t3_record::{
 use t3_trace_daemon::direct::WatchedPort;
 use t3_trace_host::{
     clock::{self, SECOND},
-    kernel::{ClosedConnection, Generation, ProcessFacts, ServeTuple, Unreported},
+    kernel::{ClosedConnection, ConnectionsOf, Generation, ProcessFacts, ServeTuple, Unreported},
     proc::network_namespace,
 };
 
@@ -43,6 +43,10 @@ fn left(port: u16, client: u16) -> ClosedConnection {
     }
 }
 
+fn watched(port: u16, min_age: u64) -> ConnectionsOf {
+    ConnectionsOf { port, min_age, ..ConnectionsOf::default() }
+}
+
 fn watching(ports: &[&str]) -> Vec<WatchedPort> {
     ports.iter().map(|text| WatchedPort::parse(text).unwrap()).collect()
 }
@@ -58,7 +62,7 @@ async fn written(daemon: &Daemon) -> TcpCloseRecord {
 async fn the_death_of_the_process_behind_a_watched_port_is_recorded() {
     let daemon = Daemon::watching(watching(&["port=8080,min-duration=1s"])).await;
     until("the port is watched", || {
-        daemon.kernel.with(|facts| facts.watched_connections == [(8080, SECOND)])
+        daemon.kernel.with(|facts| facts.watched_connections == [watched(8080, SECOND)])
     })
     .await;
     let subscriber = daemon.subscriber().await;
@@ -110,7 +114,7 @@ async fn connections_of_dispatch_to_a_serve_get_no_record_and_others_do() {
     let registered = session(9, 3773);
     dispatch.send(&ToTrace::Register(Box::new(registered.clone()))).await;
     dispatch.status().await;
-    assert_eq!(daemon.kernel.with(|facts| facts.watched_connections.clone()), [(3773, 30 * SECOND)]);
+    assert_eq!(daemon.kernel.with(|facts| facts.watched_connections.clone()), [watched(3773, 30 * SECOND)]);
     let leg = registered.up.unwrap();
     let carried = ClosedConnection {
         tuple: ServeTuple {

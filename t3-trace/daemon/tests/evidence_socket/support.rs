@@ -23,7 +23,8 @@ use t3_trace_daemon::{direct::WatchedPort, options::Options, run};
 use t3_trace_host::{
     clock,
     kernel::{
-        ClosedConnection, Generation, Inventory, Loss, ProcessFacts, ServeTuple, Unreported,
+        ClosedConnection, ConnectionsOf, Generation, Inventory, Loss, Outgoing, ProcessFacts, ServeTuple,
+        Unreported,
         view::{ConnectionSource, ConnectionStream, EventStream, KernelView},
     },
 };
@@ -38,7 +39,7 @@ pub struct Facts {
     pub processes: HashMap<u32, ProcessFacts>,
     pub watched: (Vec<u16>, Vec<u16>),
     /// Ports whose closed connections are reported, with the minimum age.
-    pub watched_connections: Vec<(u16, u64)>,
+    pub watched_connections: Vec<ConnectionsOf>,
     closed: VecDeque<ClosedConnection>,
     reports: Option<UnixStream>,
     pub unreported: Unreported,
@@ -89,7 +90,7 @@ impl KernelView for FakeKernel {
         self.with(|facts| facts.watched = (listen.to_vec(), serve.to_vec()));
         Ok(())
     }
-    fn watch_connections(&mut self, ports: &[(u16, u64)]) -> Result<(), String> {
+    fn watch_connections(&mut self, ports: &[ConnectionsOf], _: &Outgoing) -> Result<(), String> {
         self.with(|facts| facts.watched_connections = ports.to_vec());
         Ok(())
     }

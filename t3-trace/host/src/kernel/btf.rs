@@ -197,11 +197,25 @@ impl<'a> Btf<'a> {
         let proto =
             self.strip(pointer.size_or_type).filter(|ty| ty.kind == kind::FUNC_PROTO).ok_or_else(none)?;
         // The first argument is the tracepoint's own data.
-        let argument = |i: u32| {
+        Ok(self.arguments(proto).skip(1).collect())
+    }
+
+    /// Argument types of a function.
+    ///
+    /// # Errors
+    /// The kernel's BTF has no such function.
+    pub fn function(&self, name: &str) -> Result<Vec<TypeName<'a>>, BtfError> {
+        let none = || BtfError::NoType(format!("function {name}"));
+        let function = self.named(name).find(|ty| ty.kind == kind::FUNC).ok_or_else(none)?;
+        let proto = self.by_id(function.size_or_type).filter(|ty| ty.kind == kind::FUNC_PROTO);
+        Ok(self.arguments(proto.ok_or_else(none)?).collect())
+    }
+
+    fn arguments(&self, proto: Type) -> impl Iterator<Item = TypeName<'a>> {
+        (0..proto.vlen).map(move |i| {
             u32_at(self.types, proto.details + 8 * i as usize + 4)
                 .map_or(TypeName::Other, |id| self.name_of(id))
-        };
-        Ok((1..proto.vlen).map(argument).collect())
+        })
     }
 
     fn name_of(&self, id: u32) -> TypeName<'a> {

@@ -2,7 +2,7 @@
 
 use aya::{
     Btf as AyaBtf, Ebpf,
-    programs::{BtfTracePoint, FEntry, KProbe, Program, RawTracePoint},
+    programs::{BtfTracePoint, FEntry, FExit, KProbe, Program, RawTracePoint},
 };
 use t3_record::{vocabulary::KernelSource, wire::Hook};
 
@@ -62,8 +62,14 @@ pub fn offered() -> Result<Vec<(String, bool)>, KernelError> {
 /// Whether verdicts depend on a hook; the others are only additional evidence.
 #[must_use]
 pub fn affects_verdicts(hook: &str) -> bool {
-    FUNCTIONS.iter().all(|(function, _)| *function != hook)
+    hook != ACCEPT.0 && FUNCTIONS.iter().all(|(function, _)| *function != hook)
 }
+
+/// Function whose return shows accepts, and the tracepoint used where it cannot be hooked.
+const ACCEPT: (&str, &str) = ("inet_csk_accept", "tcp_rcv_space_adjust");
+/// Evidence lost without either.
+const ACCEPT_LOST: &str =
+    "process that accepted a watched connection at that moment; procfs is searched later";
 
 /// Attaches all hooks. They stay attached as long as `ebpf` lives.
 pub(super) fn attach(
@@ -97,7 +103,33 @@ pub(super) fn attach(
         }
         hooks.push(hook((*function).to_owned(), outcome, lost));
     }
+    hooks.push(accept(ebpf, aya_btf.filter(|_| functions == Functions::Best)));
     Ok((hooks, source))
+}
+
+/// The return of the function has no limit of concurrent calls, which a kretprobe has: processes
+/// that wait in `accept` would use it up.
+fn accept(ebpf: &mut Ebpf, btf: Option<&AyaBtf>) -> Hook {
+    let (function, point) = ACCEPT;
+    let by_function = match btf {
+        Some(btf) => fexit(ebpf, btf, function),
+        None => Err("no BTF".to_owned()),
+    };
+    let Err(no_fexit) = by_function else { return hook(function.to_owned(), Ok("fexit"), ACCEPT_LOST) };
+    let outcome = raw_tracepoint(ebpf, point);
+    let why = |error| format!("fexit: {no_fexit}; {point}: {error}");
+    hook(function.to_owned(), outcome.map(|()| "tracepoint").map_err(why), ACCEPT_LOST)
+}
+
+fn fexit(ebpf: &mut Ebpf, btf: &AyaBtf, function: &str) -> Result<(), String> {
+    let fexit: &mut FExit = program(ebpf, &format!("fexit_{function}"))?;
+    fexit.load(function, btf).map_err(|error| short(&error))?;
+    if let Err(error) = fexit.attach() {
+        // As in `fentry`.
+        let _ = fexit.unload();
+        return Err(short(&error));
+    }
+    Ok(())
 }
 
 fn hook(name: String, outcome: Result<&str, String>, lost: &str) -> Hook {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use t3_trace_abi::globals::{ABSENT, ARGUMENTS, Argument, MEMBERS, SOCK_DONE, Shape};
+use t3_trace_abi::globals::{ABSENT, ARGUMENTS, Argument, Callable, MEMBERS, SOCK_DONE, Shape};
 
 use super::btf::{Btf, BtfError, TypeName};
 
@@ -68,5 +68,9 @@ fn has(btf: &Btf<'_>, argument: &Argument) -> bool {
         Shape::Pointer(name) => TypeName::Pointer(name),
         Shape::Int(name) => TypeName::Int(name),
     };
-    btf.tracepoint(argument.tracepoint).is_ok_and(|arguments| arguments.get(argument.index) == Some(&wanted))
+    let arguments = match argument.of {
+        Callable::Tracepoint(name) => btf.tracepoint(name),
+        Callable::Function(name) => btf.function(name),
+    };
+    arguments.is_ok_and(|arguments| arguments.get(argument.index) == Some(&wanted))
 }

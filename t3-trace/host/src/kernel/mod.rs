@@ -26,7 +26,7 @@ use std::{
 
 use aya::{Ebpf, EbpfLoader};
 use t3_record::{
-    evidence::{Nanos, SocketFacts},
+    evidence::SocketFacts,
     vocabulary::KernelSource,
     wire::{Hook, Table},
 };
@@ -40,8 +40,9 @@ pub use hooks::{ABSENT, NEEDED, SWITCHED_OFF, affects_verdicts, offered};
 use layout::Layout;
 use tables::Tables;
 pub use types::{
-    Change, CloseFrames, ClosedConnection, Event, EventKind, Functions, Generation, Inventory, Load, Loss,
-    Opener, Options, ProcessFacts, ProgramTime, ServeTuple, SignalFacts, SocketKey, Unreported,
+    Change, CloseFrames, ClosedConnection, ConnectionsOf, Event, EventKind, Functions, Generation, Inventory,
+    Load, Loss, OpenConnection, Opener, Options, Outgoing, ProcessFacts, ProgramTime, ServeTuple,
+    SignalFacts, SocketKey, Unreported,
 };
 
 /// Type information of the running kernel.
@@ -110,7 +111,14 @@ pub struct Kernel {
 struct Ports {
     listen: Vec<u16>,
     serve: Vec<u16>,
-    connections: Vec<u16>,
+    connections: Vec<ConnectionsOf>,
+    outgoing: Outgoing,
+}
+
+impl Ports {
+    fn is_watched(&self, port: u16) -> bool {
+        self.connections.iter().any(|watched| watched.port == port)
+    }
 }
 
 impl std::fmt::Debug for Kernel {
@@ -143,7 +151,7 @@ impl Kernel {
         }
         let socket_events = u16::from(options.socket_events);
         loader.override_global(SOCKET_EVENTS, &socket_events, true);
-        for map in ["SOCKETS", "SERVE_ENDS", "GENERATION"] {
+        for map in ["SOCKETS", "SERVE_ENDS", "GENERATION", "OPENERS"] {
             loader.map_max_entries(map, options.sockets);
         }
         loader.map_max_entries("PROCESSES", options.processes);
@@ -185,24 +193,46 @@ impl Kernel {
     /// When the kernel rejects the update; the earlier set then stays.
     pub fn watch(&mut self, listen: &[u16], serve: &[u16], namespaces: &[u32]) -> Result<(), KernelError> {
         self.tables.set_namespaces(namespaces)?;
-        self.tables.set_ports(listen, serve, &self.ports.connections)?;
-        self.tables.forget_unwatched(serve, &self.ports.connections);
-        (self.ports.listen, self.ports.serve) = (listen.to_vec(), serve.to_vec());
-        Ok(())
+        let ports = Ports {
+            listen: listen.to_vec(),
+            serve: serve.to_vec(),
+            connections: self.ports.connections.clone(),
+            outgoing: self.ports.outgoing.clone(),
+        };
+        self.set_ports(ports)
     }
 
-    /// Replaces the set of ports whose closed connections are reported ([`Connections`]), each with
-    /// the minimum age of a reported connection in nanoseconds. They can be serve ports, too. The
-    /// namespaces are those of [`Kernel::watch`].
+    /// Replaces the set of watched connections, whose closes are reported ([`Connections`]): those to
+    /// these ports, which can be serve ports, too, and outgoing ones. The namespaces are those of
+    /// [`Kernel::watch`].
     ///
     /// # Errors
     /// When the kernel rejects the update.
-    pub fn watch_connections(&mut self, ports: &[(u16, Nanos)]) -> Result<(), KernelError> {
-        let numbers: Vec<u16> = ports.iter().map(|(port, _)| *port).collect();
-        self.tables.set_min_ages(ports)?;
-        self.tables.set_ports(&self.ports.listen, &self.ports.serve, &numbers)?;
-        self.tables.forget_unwatched(&self.ports.serve, &numbers);
-        self.ports.connections = numbers;
+    pub fn watch_connections(
+        &mut self,
+        connections: &[ConnectionsOf],
+        outgoing: &Outgoing,
+    ) -> Result<(), KernelError> {
+        let ports = Ports {
+            listen: self.ports.listen.clone(),
+            serve: self.ports.serve.clone(),
+            connections: connections.to_vec(),
+            outgoing: outgoing.clone(),
+        };
+        self.tables.set_min_ages(connections, outgoing)?;
+        self.tables.set_cgroups(&outgoing.cgroups)?;
+        self.set_ports(ports)
+    }
+
+    fn set_ports(&mut self, ports: Ports) -> Result<(), KernelError> {
+        self.tables.set_ports(&ports)?;
+        self.tables.forget_unwatched(&ports);
+        let known = &self.ports.outgoing.older;
+        let older = ports.outgoing.older.iter().filter(|tuple| !known.contains(tuple));
+        for tuple in older {
+            self.tables.add_older(&self.key(tuple), crate::clock::monotonic())?;
+        }
+        self.ports = ports;
         Ok(())
     }
 
@@ -211,13 +241,22 @@ impl Kernel {
         self.connections.take()
     }
 
-    /// Open connections to ports of [`Kernel::watch_connections`] that were established since they
-    /// are watched. Walks a map: milliseconds with thousands of connections.
+    /// Open connections of [`Kernel::watch_connections`] that were established since they are
+    /// watched, and outgoing ones that are older. Walks a map: milliseconds with thousands of
+    /// connections.
     #[must_use]
-    pub fn open_connections(&self) -> Vec<(ServeTuple, Generation)> {
-        let open = self.tables.open().into_iter();
-        let watched = open.filter(|(tuple, _)| self.ports.connections.contains(&tuple.local_port));
-        watched.map(|(tuple, established)| (decode::tuple(&tuple), Generation(established))).collect()
+    pub fn open_connections(&self) -> Vec<OpenConnection> {
+        let open = self.tables.open().into_iter().filter_map(|(tuple, established)| {
+            let is_watched = self.ports.is_watched(tuple.local_port);
+            let is_outgoing = !is_watched && !self.ports.serve.contains(&tuple.local_port);
+            (is_watched || is_outgoing).then(|| OpenConnection {
+                tuple: decode::tuple(&tuple),
+                generation: Generation(established),
+                opener: self.tables.opener(&tuple).and_then(|raw| decode::opener(&raw)),
+                is_outgoing,
+            })
+        });
+        open.collect()
     }
 
     /// Closed connections that were not reported.

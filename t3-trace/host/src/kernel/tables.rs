@@ -7,9 +7,9 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
 };
 use t3_record::wire::Table;
-use t3_trace_abi::{ALL_NAMESPACES, Port, Process, Socket, Stat, Tuple, TupleGen, Wire};
+use t3_trace_abi::{ALL_NAMESPACES, Opener, Port, Process, Socket, Stat, Tuple, TupleGen, Wire};
 
-use super::{KernelError, Options};
+use super::{ConnectionsOf, KernelError, Options, Outgoing, Ports};
 
 type Bytes<const N: usize> = [u8; N];
 
@@ -20,6 +20,9 @@ pub(super) struct Tables {
     sockets: HashMap<MapData, u64, Bytes<{ Socket::SIZE }>>,
     watched_ends: HashMap<MapData, Bytes<{ TupleGen::SIZE }>, Bytes<{ Socket::SIZE }>>,
     min_age: HashMap<MapData, u16, u64>,
+    openers: HashMap<MapData, Bytes<{ Tuple::SIZE }>, Bytes<{ Opener::SIZE }>>,
+    outgoing: Array<MapData, u64>,
+    cgroups: HashMap<MapData, u64, u8>,
     serve_ends: HashMap<MapData, Bytes<{ TupleGen::SIZE }>, Bytes<{ Socket::SIZE }>>,
     generation: HashMap<MapData, Bytes<{ Tuple::SIZE }>, u64>,
     last_generation: HashMap<MapData, Bytes<{ Tuple::SIZE }>, u64>,
@@ -37,6 +40,9 @@ impl Tables {
             sockets: take(ebpf, "SOCKETS")?,
             watched_ends: take(ebpf, "WATCHED_ENDS")?,
             min_age: take(ebpf, "MIN_AGE")?,
+            openers: take(ebpf, "OPENERS")?,
+            outgoing: take(ebpf, "OUTGOING")?,
+            cgroups: take(ebpf, "CGROUPS")?,
             serve_ends: take(ebpf, "SERVE_ENDS")?,
             generation: take(ebpf, "GENERATION")?,
             last_generation: take(ebpf, "LAST_GENERATION")?,
@@ -46,32 +52,75 @@ impl Tables {
         })
     }
 
-    pub(super) fn set_ports(
-        &mut self,
-        listen: &[u16],
-        serve: &[u16],
-        watched: &[u16],
-    ) -> Result<(), KernelError> {
+    pub(super) fn set_ports(&mut self, ports: &Ports) -> Result<(), KernelError> {
         let mut table = [0; Port::TABLE];
-        for (ports, bit) in [(listen, Port::LISTEN), (serve, Port::SERVE), (watched, Port::WATCH)] {
+        for (ports, bit) in [(&ports.listen, Port::LISTEN), (&ports.serve, Port::SERVE)] {
             for port in ports {
                 table[usize::from(*port)] |= bit;
             }
         }
+        for watched in &ports.connections {
+            let proxy = if watched.is_proxy { Port::PROXY } else { 0 };
+            let websocket = if watched.has_websocket { Port::WEBSOCKET } else { 0 };
+            table[usize::from(watched.port)] |= Port::WATCH | proxy | websocket;
+        }
+        let has_proxy = ports.connections.iter().any(|watched| watched.is_proxy);
+        if has_proxy || !ports.outgoing.cgroups.is_empty() || !ports.outgoing.older.is_empty() {
+            table[0] |= Port::OUTGOING;
+        }
+        for tuple in &ports.outgoing.older {
+            table[usize::from(tuple.local.port())] |= Port::OUTGOING;
+        }
         self.ports.set(0, table, 0).map_err(|source| map_error("PORTS", source))
     }
 
-    /// Replaces the minimum ages of the watched ports.
-    pub(super) fn set_min_ages(&mut self, ports: &[(u16, u64)]) -> Result<(), KernelError> {
+    /// Replaces the minimum ages of watched connections: by port, that of outgoing ones at port 0.
+    pub(super) fn set_min_ages(
+        &mut self,
+        ports: &[ConnectionsOf],
+        outgoing: &Outgoing,
+    ) -> Result<(), KernelError> {
         let failed = |source| map_error("MIN_AGE", source);
-        for (port, min_age) in ports {
-            self.min_age.insert(port, min_age, 0).map_err(failed)?;
+        self.min_age.insert(0, outgoing.min_age, 0).map_err(failed)?;
+        for watched in ports {
+            self.min_age.insert(watched.port, watched.min_age, 0).map_err(failed)?;
         }
         let stale: Vec<_> = self.min_age.keys().filter_map(Result::ok).collect();
-        for port in stale.iter().filter(|port| ports.iter().all(|(known, _)| known != *port)) {
+        let is_wanted = |port: u16| port == 0 || ports.iter().any(|known| known.port == port);
+        for port in stale.iter().filter(|port| !is_wanted(**port)) {
             self.min_age.remove(port).map_err(failed)?;
         }
         Ok(())
+    }
+
+    /// Replaces the cgroups whose outgoing connections are watched.
+    pub(super) fn set_cgroups(&mut self, cgroups: &[u64]) -> Result<(), KernelError> {
+        let failed = |source| map_error("CGROUPS", source);
+        for cgroup in cgroups {
+            self.cgroups.insert(cgroup, 1, 0).map_err(failed)?;
+        }
+        let stale: Vec<_> = self.cgroups.keys().filter_map(Result::ok).collect();
+        for cgroup in stale.iter().filter(|cgroup| !cgroups.contains(cgroup)) {
+            self.cgroups.remove(cgroup).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Adds an open outgoing connection that is older than the watch.
+    pub(super) fn add_older(&mut self, tuple: &Tuple, now: u64) -> Result<(), KernelError> {
+        let mut key = [0; Tuple::SIZE];
+        tuple.write(&mut key);
+        if self.generation.get(&key, 0).is_ok() {
+            return Ok(());
+        }
+        self.generation.insert(key, now, 0).map_err(|source| map_error("GENERATION", source))
+    }
+
+    /// Process at this end of a connection, as far as it is known.
+    pub(super) fn opener(&self, tuple: &Tuple) -> Option<Opener> {
+        let mut key = [0; Tuple::SIZE];
+        tuple.write(&mut key);
+        Opener::decode(&self.openers.get(&key, 0).ok()?).ok()
     }
 
     /// Replaces the set of watched namespaces; an empty one means all.
@@ -93,13 +142,18 @@ impl Tables {
 
     /// Removes open connections on ports that are no longer watched: their close will not be
     /// recorded.
-    pub(super) fn forget_unwatched(&mut self, serve: &[u16], watched: &[u16]) {
+    ///
+    /// Not those of earlier proxies' outgoing connections, which the programs still follow.
+    pub(super) fn forget_unwatched(&mut self, ports: &Ports) {
         let stale = |key: &Bytes<{ Tuple::SIZE }>| {
             let port = Tuple::read(key).local_port;
-            !serve.contains(&port) && !watched.contains(&port)
+            let is_outgoing = self.outgoing.get(&u32::from(port), 0).is_ok_and(|number| number != 0);
+            let is_older = || ports.outgoing.older.iter().any(|older| older.local.port() == port);
+            !ports.serve.contains(&port) && !ports.is_watched(port) && !is_outgoing && !is_older()
         };
         let keys: Vec<_> = self.generation.keys().filter_map(Result::ok).filter(stale).collect();
         for key in keys {
+            let _ = self.openers.remove(&key);
             let _ = self.generation.remove(&key);
         }
     }

@@ -178,6 +178,41 @@ pub struct ClosedConnection {
     pub close_frames: Option<CloseFrames>,
 }
 
+/// A watched listening port: its closed connections are reported.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ConnectionsOf {
+    pub port: u16,
+    /// Minimum age of a reported connection.
+    pub min_age: Nanos,
+    /// Outgoing connections of the processes that accept on it are watched, too.
+    pub is_proxy: bool,
+    /// Close frames of plain-text WebSockets are read.
+    pub has_websocket: bool,
+}
+
+/// Watched outgoing connections: of processes that accept on a port with
+/// [`ConnectionsOf::is_proxy`], and of these.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Cgroups (v2), by the inode of their folder, whose processes' connections are watched.
+    pub cgroups: Vec<u64>,
+    /// Minimum age of a reported connection.
+    pub min_age: Nanos,
+    /// Open connections that are older than the watch: `local` is the end of the watched process.
+    pub older: Vec<ServeTuple>,
+}
+
+/// An open watched connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenConnection {
+    pub tuple: ServeTuple,
+    pub generation: Generation,
+    /// Process that accepted it, or connected, if seen.
+    pub opener: Option<Opener>,
+    /// The process connected; `false`: it accepted.
+    pub is_outgoing: bool,
+}
+
 /// Process that accepted a connection, or connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opener {

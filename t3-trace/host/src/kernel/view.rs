@@ -2,15 +2,11 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use t3_record::{
-    evidence::{Nanos, SocketFacts},
-    vocabulary::KernelSource,
-    wire::Hook,
-};
+use t3_record::{evidence::SocketFacts, vocabulary::KernelSource, wire::Hook};
 
 use crate::kernel::{
-    ClosedConnection, Connections, Event, Events, Generation, Inventory, Kernel, Load, Loss, ProcessFacts,
-    ServeTuple, Unreported,
+    ClosedConnection, Connections, ConnectionsOf, Event, Events, Generation, Inventory, Kernel, Load, Loss,
+    OpenConnection, Outgoing, ProcessFacts, ServeTuple, Unreported,
 };
 
 /// Kernel side of the daemon. No call waits.
@@ -24,7 +20,7 @@ pub trait KernelView: Send + Sync {
     ///
     /// # Errors
     /// The reason as a text.
-    fn watch_connections(&mut self, _: &[(u16, Nanos)]) -> Result<(), String> {
+    fn watch_connections(&mut self, _: &[ConnectionsOf], _: &Outgoing) -> Result<(), String> {
         Ok(())
     }
     /// See [`Kernel::take_connections`].
@@ -32,7 +28,7 @@ pub trait KernelView: Send + Sync {
         None
     }
     /// See [`Kernel::open_connections`].
-    fn open_connections(&self) -> Vec<(ServeTuple, Generation)> {
+    fn open_connections(&self) -> Vec<OpenConnection> {
         Vec::new()
     }
     /// See [`Kernel::unreported`].
@@ -139,13 +135,13 @@ impl KernelView for Kernel {
     fn watch(&mut self, listen: &[u16], serve: &[u16], namespaces: &[u32]) -> Result<(), String> {
         Kernel::watch(self, listen, serve, namespaces).map_err(|error| error.to_string())
     }
-    fn watch_connections(&mut self, ports: &[(u16, Nanos)]) -> Result<(), String> {
-        Kernel::watch_connections(self, ports).map_err(|error| error.to_string())
+    fn watch_connections(&mut self, ports: &[ConnectionsOf], outgoing: &Outgoing) -> Result<(), String> {
+        Kernel::watch_connections(self, ports, outgoing).map_err(|error| error.to_string())
     }
     fn take_connections(&mut self) -> Option<ConnectionStream> {
         Kernel::take_connections(self).map(ConnectionStream::new)
     }
-    fn open_connections(&self) -> Vec<(ServeTuple, Generation)> {
+    fn open_connections(&self) -> Vec<OpenConnection> {
         Kernel::open_connections(self)
     }
     fn unreported(&self) -> Unreported {

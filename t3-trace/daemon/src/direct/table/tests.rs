@@ -16,6 +16,10 @@ fn end(port: u16, client: u16, second: u64) -> End {
     (tuple, Generation::of(second * SECOND))
 }
 
+fn listed((tuple, generation): End, is_outgoing: bool) -> OpenConnection {
+    OpenConnection { tuple, generation, opener: None, is_outgoing }
+}
+
 fn watching(ports: &[u16]) -> Table {
     let mut table = Table::new(OWN);
     table.set_ports(ports.iter().map(|port| WatchedPort::new(*port)).collect(), 100 * SECOND);
@@ -77,7 +81,8 @@ fn connections_are_identified_once_when_they_are_old_enough() {
     let mut table = watching(&[80]);
     let (young, old) = (end(80, 1, 149), end(80, 2, 140));
     let due = |table: &mut Table, open: &[End]| {
-        let due = table.begin_pass(open, 150 * SECOND, 2 * SECOND);
+        let open: Vec<_> = open.iter().map(|end| listed(*end, false)).collect();
+        let due = table.begin_pass(&open, 150 * SECOND, 2 * SECOND);
         due.into_iter().map(|(tuple, _)| tuple.remote.port()).collect::<Vec<_>>()
     };
     assert_eq!(due(&mut table, &[young, old]), [2]);
