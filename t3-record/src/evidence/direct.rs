@@ -12,9 +12,9 @@ pub struct DirectConnection {
     pub conn: String,
     /// OS user that the port belongs to, if known.
     pub user: Option<String>,
-    /// systemd unit of the process behind the port, if known.
+    /// systemd unit of the process that holds the socket, if known.
     pub unit: Option<String>,
-    /// Address of the client.
+    /// Address of the client; of the server if `is_outgoing`.
     pub client: SocketAddr,
     /// Listening port.
     pub port: u16,
@@ -26,9 +26,11 @@ pub struct DirectConnection {
     pub client_process: Option<Task>,
     /// Counters of the socket at the close, if known.
     pub counters: Option<Counters>,
+    /// The process on this host opened it: it is the client.
+    pub is_outgoing: bool,
 }
 
-/// Counters of a socket (`struct tcp_sock`), of the process behind the port.
+/// Counters of a socket (`struct tcp_sock`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Bytes sent and acknowledged.

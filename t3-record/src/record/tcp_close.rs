@@ -17,7 +17,7 @@ record! {
     /// `tcp close`: one per watched connection that t3-dispatch did not carry.
     TcpCloseRecord
     required {
-        /// Address of the client: the peer of the connection.
+        /// Address of the client: the peer of the connection. Of the server if `outgoing`.
         ["t3-trace: kernel events", "203.0.113.7"] ip: String,
         /// Milliseconds from the establishment of the connection to its end, the first event of
         /// `chain`.
@@ -31,7 +31,7 @@ record! {
         ["verdict", "serve"] segment: Segment,
         /// Connection id.
         ["t3-trace", "d4k3v9q0a1b2c"] conn: String,
-        /// Listening port.
+        /// Listening port, also of the server if `outgoing`.
         ["t3-trace: kernel events", "8080"] port: u16,
         /// Carrier of the connection.
         ["t3-trace", "direct"] via: Via,
@@ -52,6 +52,9 @@ record! {
         ["cgroup v2", "jupyterhub.service"] peer_unit: String,
         /// The connection is older than the watch: it lasted at least `dur_ms`. Omitted in others.
         ["t3-trace", "true"] dur_min: bool,
+        /// A process of this host opened the connection; nothing of the process behind the port
+        /// is known. Omitted for connections to a watched port.
+        ["t3-trace", "true"] outgoing: bool,
         /// First act of the client on the connection.
         ["kernel events", "fin_in"] down_end: LegEnd,
         /// First act of the process behind the port on the connection, as its peer sees it.
@@ -71,6 +74,14 @@ record! {
         ["tcp_sock", "1"] down_unacked: u32,
         /// Segments considered lost at the close.
         ["tcp_sock", "0"] down_lost: u32,
+        /// Smoothed RTT to the server's TCP peer in microseconds, if `outgoing`.
+        ["tcp_sock", "412"] up_rtt_us: u32,
+        /// Segments retransmitted to the server, if `outgoing`.
+        ["tcp_sock", "2"] up_retrans: u32,
+        /// Segments sent to the server and not acknowledged at the close, if `outgoing`.
+        ["tcp_sock", "1"] up_unacked: u32,
+        /// Segments considered lost at the close, if `outgoing`.
+        ["tcp_sock", "0"] up_lost: u32,
         /// The kernel's reason for an RST (6.10 and newer).
         ["tcp_send_reset", "TCP_ABORT_ON_CLOSE"] rst_reason: String,
         /// PID of the process behind the port.
@@ -88,6 +99,10 @@ record! {
         ["procfs", "881"] client_pid: u32,
         /// comm of that process.
         ["procfs", "nginx"] client_comm: String,
+        /// State of that process, if `outgoing`: alive, or the way it ended.
+        ["sched_process_exit, oom:mark_victim", "sig:9"] client_exit: Fate,
+        /// systemd unit of that process, if `outgoing`.
+        ["cgroup v2", "cloudflared.service"] client_unit: String,
         /// PSI of the process's cgroup: percent of the last 10 s in which some task waited for
         /// memory.
         ["PSI of the cgroup", "3.1"] psi_mem: Percent,
@@ -143,7 +158,7 @@ macro_rules! shared {
 
 shared! {
     how closed_by confidence down_end up_end up_bytes down_bytes up_undelivered down_rtt_us down_retrans
-    down_unacked down_lost rst_reason peer_pid peer_comm peer_exit killed_by oom_victim psi_mem psi_io
+    down_unacked down_lost up_rtt_us up_retrans up_unacked up_lost rst_reason peer_pid peer_comm peer_exit killed_by oom_victim psi_mem psi_io
     psi_cpu psi_mem_full psi_io_full psi_mem_peak psi_io_peak psi_cpu_peak host_psi_mem host_psi_io
     host_psi_cpu mem_current mem_max oom_kills chain lost
 }
@@ -152,8 +167,16 @@ impl TcpCloseRecord {
     /// Owner of the connection for a list: the user, else the unit, the process or the port.
     #[must_use]
     pub fn owner(&self) -> String {
-        let name = self.user.as_ref().or(self.peer_unit.as_ref()).or(self.peer_comm.as_ref());
+        let unit = self.peer_unit.as_ref().or(self.client_unit.as_ref());
+        let comm = self.peer_comm.as_ref().or(self.client_comm.as_ref().filter(|_| self.is_outgoing()));
+        let name = self.user.as_ref().or(unit).or(comm);
         name.cloned().unwrap_or_else(|| format!("port {}", self.port))
+    }
+
+    /// Whether a process of this host opened the connection.
+    #[must_use]
+    pub fn is_outgoing(&self) -> bool {
+        self.outgoing == Some(true)
     }
 
     /// The values that a `ws close` would have, for programs that present both kinds alike.
@@ -179,7 +202,17 @@ mod tests {
     use super::*;
 
     /// Keys with another meaning than in a `ws close`, or without one there.
-    const OWN: [&str; 6] = ["port", "via", "peer_unit", "dur_min", "client_pid", "client_comm"];
+    const OWN: [&str; 9] = [
+        "port",
+        "via",
+        "peer_unit",
+        "dur_min",
+        "client_pid",
+        "client_comm",
+        "client_exit",
+        "client_unit",
+        "outgoing",
+    ];
 
     #[test]
     fn every_key_is_that_of_a_ws_close_or_its_own() {

@@ -12,6 +12,7 @@ pub mod disturbance;
 mod downstream;
 mod leg;
 mod opening;
+pub mod outgoing;
 mod own_network;
 pub mod pressure;
 mod upstream;
