@@ -8,7 +8,7 @@ use t3_journal::LogTarget;
 use t3_record::wire::SOCKET_PATH;
 use t3_trace_host::{CONFIG, journal_trust::DISPATCH_USER, kernel::Functions};
 
-use crate::direct::WatchedPort;
+use crate::direct::Watch;
 
 /// Options of the commands, which read the same file. The daemon skips them.
 pub const OF_COMMANDS: [&str; 32] = [
@@ -99,12 +99,13 @@ pub struct DaemonArgs {
     /// How to hook kernel functions, in addition to the tracepoints
     #[arg(long, value_enum, default_value = "best", env = "T3_TRACE_HOOKS", value_name = "WAY")]
     pub hooks: Functions,
-    /// Port whose closed connections get a `tcp close` record, unless t3-dispatch carried them:
-    /// `port=N`, and optionally `process=COMM` and `unit=NAME` of the process behind it,
+    /// Connections that get a `tcp close` record when they close, unless t3-dispatch carried them:
+    /// those to `port=N`, and optionally `process=COMM` and `unit=NAME` of the process behind it,
+    /// or with `outgoing=true` those that `unit=NAME` opens, optionally to `port=N` only;
     /// `min-duration=TIME` of a recorded connection (default 30s) and `budget=N`, records per
     /// minute (default 1000). In the file `[[watch]]` with these keys (repeatable)
-    #[arg(long, env = "T3_TRACE_WATCH", value_name = "KEY=VALUE,...", value_parser = WatchedPort::parse)]
-    pub watch: Vec<WatchedPort>,
+    #[arg(long, env = "T3_TRACE_WATCH", value_name = "KEY=VALUE,...", value_parser = Watch::parse)]
+    pub watch: Vec<Watch>,
     /// Do not record connections to the serve ports of the routing table that t3-dispatch did not
     /// carry
     #[arg(long, env = "T3_TRACE_NO_WATCH_SERVE")]

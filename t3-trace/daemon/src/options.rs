@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::direct::WatchedPort;
+use crate::direct::{WatchedPort, WatchedUnit};
 
 /// Plain settings of the daemon.
 #[derive(Debug, Clone)]
@@ -19,6 +19,8 @@ pub struct Options {
     pub spool_size: u64,
     /// Ports whose direct connections are recorded.
     pub watch: Vec<WatchedPort>,
+    /// Units whose outgoing connections are recorded.
+    pub watch_units: Vec<WatchedUnit>,
     /// Direct connections to serve ports are recorded.
     pub watch_serve: bool,
     /// Records are only sent to subscribers.

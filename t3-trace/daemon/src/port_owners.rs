@@ -293,6 +293,12 @@ impl PortOwners {
         self.connections.holders(local, remote, namespace_of, &likely, |pid| self.shared.related(pid))
     }
 
+    /// Mount point of cgroup version 2.
+    #[must_use]
+    pub(crate) fn cgroups(&self) -> Option<&Path> {
+        self.shared.cgroups.as_deref()
+    }
+
     /// Reads a process, with its cgroup.
     pub(crate) fn read(&self, pid: u32) -> Option<PortOwner> {
         PortOwner::of(pid, self.shared.cgroups.as_deref())

@@ -132,7 +132,7 @@ pub async fn run(
     if let Some(connections) = connections {
         tasks.spawn(direct::follow(Arc::clone(&shared), connections));
         tasks.spawn(direct::run(Arc::clone(&shared)));
-        if shared.direct.ports().next().is_some() {
+        if shared.direct.is_configured() {
             shared.apply_watch();
         }
     }

@@ -12,7 +12,7 @@ use t3_trace_host::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{args::DaemonArgs, options::Options, run::run};
+use crate::{args::DaemonArgs, direct::Watch, options::Options, run::run};
 
 /// Runs the daemon until SIGTERM or SIGINT.
 ///
@@ -24,13 +24,15 @@ pub fn start(args: DaemonArgs) -> anyhow::Result<()> {
     let records = Writer::start("t3-dispatch", sink, t3_journal::DEFAULT_BOUND)
         .context("cannot start the record writer")?;
     let kernel = load(args.no_ebpf, args.hooks);
+    let (watch, watch_units) = Watch::split(args.watch);
     let options = Options {
         socket: args.socket,
         dispatch_user: args.dispatch_user,
         group: args.group,
         state_dir: args.state_dir,
         spool_size: args.spool_size,
-        watch: args.watch,
+        watch,
+        watch_units,
         watch_serve: !args.no_watch_serve,
         publish_only: false,
         to_journald: sink == Sink::Journald,

@@ -188,8 +188,8 @@ impl Shared {
             state.pid.map(|pid| state.serve.iter().map(move |port| (*port, pid)).collect::<Vec<_>>())
         };
         let own = std::process::id();
-        // Of the configured ports.
-        let with_own = self.direct.ports().next().map(|_| own);
+        // Of the configured ports and units.
+        let with_own = self.direct.is_configured().then_some(own);
         let pids = connections.values().filter_map(|state| state.pid).chain(with_own);
         let namespaces: Option<Vec<u32>> = pids.map(network_namespace).collect();
         // Of a dispatch in a private pid namespace it is not known.

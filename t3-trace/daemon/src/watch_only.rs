@@ -65,6 +65,7 @@ impl WatchOnly {
             state_dir: dir.0.clone(),
             spool_size: 0,
             watch: ports,
+            watch_units: Vec::new(),
             watch_serve: false,
             publish_only: true,
             to_journald: false,

@@ -14,8 +14,15 @@ use std::{
 
 use t3_journal::{Sink, Writer};
 use t3_record::{Confidence, How, TcpCloseRecord, Verdict};
-use t3_trace_daemon::{direct::WatchedPort, options::Options, run};
-use t3_trace_host::kernel::{self, Kernel};
+use t3_trace_daemon::{
+    direct::{WatchedPort, WatchedUnit},
+    options::Options,
+    run,
+};
+use t3_trace_host::{
+    cgroup,
+    kernel::{self, Kernel},
+};
 use tokio::sync::oneshot;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -83,49 +90,78 @@ fn next(journald: &UnixDatagram) -> Option<TcpCloseRecord> {
     None
 }
 
+/// The daemon with the real kernel side.
+struct Daemon {
+    journald: UnixDatagram,
+    stop: oneshot::Sender<()>,
+    running: tokio::task::JoinHandle<anyhow::Result<()>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Daemon {
+    /// `None` without the privileges for eBPF, outside CI.
+    async fn watching(watch: Vec<WatchedPort>, watch_units: Vec<WatchedUnit>) -> Option<Self> {
+        let kernel_options = kernel::Options { socket_events: false, ..kernel::Options::default() };
+        let kernel = match Kernel::load(&kernel_options) {
+            Ok(kernel) => kernel,
+            Err(error) => {
+                let why = format!("{:#}", anyhow::Error::from(error));
+                assert!(std::env::var_os("CI").is_none(), "skipped: {why}");
+                eprintln!("skipped: {why}");
+                return None;
+            }
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let journald = UnixDatagram::bind(dir.path().join("journal")).unwrap();
+        journald.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        let records =
+            Writer::start_with("t3-dispatch", Sink::Journald, &dir.path().join("journal"), 100).unwrap();
+        let options = Options {
+            socket: dir.path().join("evidence.sock"),
+            dispatch_user: "no-such-user-here".to_owned(),
+            group: "no-such-group-here".to_owned(),
+            state_dir: dir.path().join("state"),
+            spool_size: 1 << 16,
+            watch,
+            watch_units,
+            watch_serve: true,
+            publish_only: false,
+            to_journald: false,
+        };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let socket = options.socket.clone();
+        let stopped = async move {
+            let _ = stopped.await;
+            "end of the test"
+        };
+        let running = tokio::spawn(run::run(options, Box::new(kernel), records, stopped));
+        let started = Instant::now();
+        while !socket.exists() {
+            assert!(started.elapsed() < TIMEOUT, "the daemon does not listen");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Some(Self { journald, stop, running, _dir: dir })
+    }
+
+    fn next(&self) -> Option<TcpCloseRecord> {
+        next(&self.journald)
+    }
+
+    async fn finish_without_a_record(self) {
+        self.stop.send(()).unwrap();
+        self.running.await.unwrap().unwrap();
+        assert_eq!(self.journald.recv(&mut [0; 64]).ok(), None, "another connection has a record");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn real_connections_are_recorded_with_the_fate_of_the_server() {
-    let kernel = match Kernel::load(&kernel::Options { socket_events: false, ..kernel::Options::default() }) {
-        Ok(kernel) => kernel,
-        Err(error) => {
-            let why = format!("{:#}", anyhow::Error::from(error));
-            assert!(std::env::var_os("CI").is_none(), "skipped: {why}");
-            eprintln!("skipped: {why}");
-            return;
-        }
-    };
     let (mut killed, mut left) = (Server::start(), Server::start());
     let own = TcpListener::bind("127.0.0.1:0").unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let journald = UnixDatagram::bind(dir.path().join("journal")).unwrap();
-    journald.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-    let records =
-        Writer::start_with("t3-dispatch", Sink::Journald, &dir.path().join("journal"), 100).unwrap();
     let port = |port: u16| WatchedPort { min_duration: Duration::ZERO, ..WatchedPort::new(port) };
-    let options = Options {
-        socket: dir.path().join("evidence.sock"),
-        dispatch_user: "no-such-user-here".to_owned(),
-        group: "no-such-group-here".to_owned(),
-        state_dir: dir.path().join("state"),
-        spool_size: 1 << 16,
-        // The third has the default minimum.
-        watch: vec![port(killed.1), port(left.1), WatchedPort::new(own.local_addr().unwrap().port())],
-        watch_serve: true,
-        publish_only: false,
-        to_journald: false,
-    };
-    let (stop, stopped) = oneshot::channel::<()>();
-    let socket = options.socket.clone();
-    let stopped = async move {
-        let _ = stopped.await;
-        "end of the test"
-    };
-    let running = tokio::spawn(run::run(options, Box::new(kernel), records, stopped));
-    let started = Instant::now();
-    while !socket.exists() {
-        assert!(started.elapsed() < TIMEOUT, "the daemon does not listen");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    // The third has the default minimum.
+    let watch = vec![port(killed.1), port(left.1), WatchedPort::new(own.local_addr().unwrap().port())];
+    let Some(daemon) = Daemon::watching(watch, Vec::new()).await else { return };
 
     // Short: no record.
     drop((TcpStream::connect(own.local_addr().unwrap()).unwrap(), own.accept().unwrap()));
@@ -133,7 +169,7 @@ async fn real_connections_are_recorded_with_the_fate_of_the_server() {
     killed.0.kill().unwrap();
     killed.0.wait().unwrap();
     drop(client);
-    let record = next(&journald).expect("the killed server's connection is recorded");
+    let record = daemon.next().expect("the killed server's connection is recorded");
     assert_eq!(
         (record.verdict, record.how),
         (Verdict::ServeKilled, Some(How::Signal(9))),
@@ -151,10 +187,99 @@ async fn real_connections_are_recorded_with_the_fate_of_the_server() {
     assert_eq!((record.up_bytes, record.down_bytes, record.dur_min), (Some(5), Some(0), None));
 
     drop(left.connect());
-    let record = next(&journald).expect("the connection is recorded that its client closed");
+    let record = daemon.next().expect("the connection is recorded that its client closed");
     assert_eq!((record.verdict, record.port), (Verdict::ClientLeft, left.1), "{}", record.to_line());
     assert_eq!(record.confidence, Some(Confidence::Likely), "a Close frame may have come before");
-    stop.send(()).unwrap();
-    running.await.unwrap().unwrap();
-    assert_eq!(journald.recv(&mut [0; 64]).ok(), None, "the short connection has no record");
+    daemon.finish_without_a_record().await;
+}
+
+/// The client: connects twice, the second time on request, and keeps both connections.
+#[test]
+#[ignore = "started by the other test"]
+fn client() {
+    let address = std::env::var(SERVER).unwrap();
+    let _first = TcpStream::connect(&address).unwrap();
+    let mut wait = String::new();
+    std::io::stdin().read_line(&mut wait).unwrap();
+    let _second = TcpStream::connect(&address).unwrap();
+    std::io::stdin().read_line(&mut wait).unwrap();
+}
+
+/// A cgroup with the name of a unit, removed at the end.
+struct UnitCgroup(std::path::PathBuf);
+
+impl UnitCgroup {
+    fn create(unit: &str) -> Self {
+        let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let dir = cgroup::mount_point(&mountinfo).expect("cgroup version 2 is mounted").join(unit);
+        std::fs::create_dir(&dir).unwrap();
+        Self(dir)
+    }
+}
+
+impl Drop for UnitCgroup {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+/// A client in this cgroup, with one connection to the listener.
+fn client_in(cgroup: &UnitCgroup, listener: &TcpListener) -> (Child, TcpStream) {
+    let procs = cgroup.0.join("cgroup.procs");
+    // Enters it before it connects.
+    let script = format!("echo $$ > {} && exec \"$0\" \"$@\"", procs.display());
+    let child = Command::new("sh")
+        .args(["-c", &script])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "client", "--ignored", "--nocapture"])
+        .env(SERVER, listener.local_addr().unwrap().to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    (child, listener.accept().unwrap().0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outgoing_connections_of_a_unit_are_recorded_with_their_client() {
+    let name = |unit: &str| format!("t3-direct-{unit}-{}.service", std::process::id());
+    let (watched, other) = (UnitCgroup::create(&name("watched")), UnitCgroup::create(&name("other")));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (mut client, older) = client_in(&watched, &listener);
+    let (mut stranger, unwatched) = client_in(&other, &listener);
+    let unit = WatchedUnit { min_duration: Duration::ZERO, ..WatchedUnit::new(name("watched")) };
+    let Some(daemon) = Daemon::watching(Vec::new(), vec![unit]).await else { return };
+    // Its cgroup is found within two seconds.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+
+    // The server acts first on the connection that is older than the watch.
+    drop(older);
+    drop(unwatched);
+    client.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    let (newer, _) = listener.accept().unwrap();
+    client.kill().unwrap();
+    client.wait().unwrap();
+    let mut records = [daemon.next().unwrap(), daemon.next().unwrap()];
+    records.sort_by_key(|record| record.dur_min.is_none());
+    for record in &records {
+        let line = record.to_line();
+        assert!(record.is_outgoing() && record.ip == "127.0.0.1" && record.port == address.port(), "{line}");
+        assert_eq!((record.client_pid, record.peer_pid), (Some(client.id()), None), "{line}");
+        assert_eq!(record.client_unit, Some(name("watched")), "{line}");
+        assert_eq!(record.confidence, Some(Confidence::Likely), "{line}");
+    }
+    let [older, killed] = records;
+    assert_eq!((older.verdict, older.dur_min), (Verdict::ServeLeft, Some(true)), "{}", older.to_line());
+    assert_eq!(
+        (killed.verdict, killed.how),
+        (Verdict::ClientLeft, Some(How::Signal(9))),
+        "{}",
+        killed.to_line()
+    );
+    assert!(killed.killed_by.as_ref().is_some_and(|by| by.ends_with(&format!("[{}]", std::process::id()))));
+    drop(newer);
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+    daemon.finish_without_a_record().await;
 }

@@ -17,7 +17,10 @@ use t3_trace_host::{
     kernel::{ClosedConnection, Opener, view::ConnectionStream},
 };
 
-use super::table::{Client, Decision, Known};
+use super::{
+    outgoing::{self, Holder},
+    table::{Client, Decision, Known},
+};
 use crate::{
     evidence::{LateEvents, gather},
     poll,
@@ -51,6 +54,10 @@ pub(crate) async fn follow(shared: Arc<Shared>, mut connections: ConnectionStrea
 }
 
 fn decide(shared: &Arc<Shared>, closed: ClosedConnection) {
+    if closed.is_outgoing {
+        decide_outgoing(shared, closed);
+        return;
+    }
     let (port, end) = (closed.tuple.local.port(), (closed.tuple, closed.generation));
     let (decision, over_before) = shared.direct.table().close(end, closed.at);
     if over_before > 0 {
@@ -87,13 +94,69 @@ async fn record(
     let conn = connection_id();
     let acceptor = closed.opener.as_ref().and_then(|opener| acceptor(shared, opener));
     known.owner = acceptor.or(known.owner);
-    let entry = entry(closed, &conn, &known, opened_at);
+    let facts = facts(shared, closed, &conn, &known, opened_at).await;
+    let connection = connection(shared, closed, known, &facts, conn, (opened_at, is_older));
+    assemble_direct(&connection, &facts)
+}
+
+async fn facts(
+    shared: &Arc<Shared>,
+    closed: &ClosedConnection,
+    conn: &str,
+    known: &Known,
+    opened_at: Nanos,
+) -> KernelFacts {
+    let entry = entry(closed, conn, known, opened_at);
     let age = clock::monotonic().saturating_sub(closed.at);
     let late = LateEvents::Possible { waited: Duration::from_nanos(age) };
     let mut facts = gather(shared, Some(&entry), late).await;
     // The table has evicted it.
     facts.serve = facts.serve.or_else(|| Some(closed.socket.clone()));
-    let connection = connection(shared, closed, known, &facts, conn, (opened_at, is_older));
+    facts
+}
+
+fn decide_outgoing(shared: &Arc<Shared>, closed: ClosedConnection) {
+    match shared.direct.units().close(&closed) {
+        outgoing::Decision::Ignore => {}
+        outgoing::Decision::OverBudget { unit, is_first } => {
+            shared.direct.over_budget.fetch_add(1, Ordering::Relaxed);
+            if is_first {
+                tracing::warn!(unit, "budget of tcp close records used up for this minute; see watch");
+            }
+        }
+        outgoing::Decision::Record { holder, is_older } => {
+            let state = Arc::clone(shared);
+            shared.orphan_writers.spawn(async move {
+                let Ok(_turn) = state.direct.turns.acquire().await else { return };
+                write(&state, outgoing_record(&state, &closed, holder, is_older).await);
+            });
+        }
+    }
+}
+
+async fn outgoing_record(
+    shared: &Arc<Shared>,
+    closed: &ClosedConnection,
+    holder: Holder,
+    is_older: bool,
+) -> TcpCloseRecord {
+    let conn = connection_id();
+    let opened_at = closed.generation.established_at().unwrap_or(closed.at);
+    let owner = shared.owners.read(holder.task.pid).filter(|owner| owner.started_at <= opened_at);
+    let known = Known { owner: owner.map(Arc::new), ..Known::default() };
+    let facts = facts(shared, closed, &conn, &known, opened_at).await;
+    let connection = DirectConnection {
+        conn,
+        user: None,
+        unit: Some(holder.unit),
+        client: closed.tuple.remote,
+        port: closed.tuple.remote.port(),
+        opened_at,
+        is_older,
+        client_process: Some(holder.task),
+        counters: closed.counters,
+        is_outgoing: true,
+    };
     assemble_direct(&connection, &facts)
 }
 
@@ -154,6 +217,7 @@ fn connection(
             Client::Dispatch | Client::Unknown => None,
         },
         counters: closed.counters,
+        is_outgoing: false,
     }
 }
 

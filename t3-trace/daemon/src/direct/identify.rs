@@ -19,7 +19,10 @@ use t3_trace_host::{
 };
 use tokio::time::Instant;
 
-use super::table::{Client, End, Known, Sockets};
+use super::{
+    outgoing,
+    table::{Client, End, Known, Sockets},
+};
 use crate::{locked::lock, port_owners, state::Shared};
 
 /// Interval of passes over the open connections.
@@ -48,6 +51,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 
 /// One pass; returns whether it read the descriptors of all processes.
 fn pass(shared: &Shared, may_search: bool) -> bool {
+    outgoing::pass(shared);
     let open = shared.kernel.read().unwrap_or_else(PoisonError::into_inner).open_connections();
     let (mut unknown, unscanned) = {
         let mut table = shared.direct.table();

@@ -7,8 +7,10 @@
 mod budget;
 mod close;
 mod identify;
+mod outgoing;
 mod table;
 mod watched_port;
+mod watched_unit;
 
 use std::sync::{
     Mutex, MutexGuard,
@@ -16,14 +18,16 @@ use std::sync::{
 };
 
 use t3_record::wire::DirectState;
-use t3_trace_host::kernel::{Generation, Outgoing, ServeTuple, view::KernelView};
+use t3_trace_host::kernel::{Generation, ServeTuple, view::KernelView};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::{locked::lock, options::Options};
 pub(crate) use close::follow;
 pub(crate) use identify::run;
 pub use watched_port::WatchedPort;
+pub use watched_unit::{Watch, WatchedUnit};
 
+use outgoing::Units;
 use table::Table;
 
 /// Records of direct connections that are made at the same time.
@@ -34,6 +38,7 @@ pub(crate) struct Direct {
     configured: Vec<WatchedPort>,
     watch_serve: bool,
     table: Mutex<Table>,
+    units: Mutex<Units>,
     /// Ports changed: identify the processes of their connections now.
     changed: Notify,
     turns: Semaphore,
@@ -47,6 +52,7 @@ impl Direct {
             configured: options.watch.clone(),
             watch_serve: options.watch_serve,
             table: Mutex::new(Table::new(own_namespace)),
+            units: Mutex::new(Units::new(&options.watch_units)),
             changed: Notify::new(),
             turns: Semaphore::new(AT_ONCE),
             written: AtomicU64::new(0),
@@ -56,6 +62,15 @@ impl Direct {
 
     fn table(&self) -> MutexGuard<'_, Table> {
         lock(&self.table)
+    }
+
+    fn units(&self) -> MutexGuard<'_, Units> {
+        lock(&self.units)
+    }
+
+    /// Whether anything is configured; serve ports are not.
+    pub(crate) fn is_configured(&self) -> bool {
+        !self.configured.is_empty() || !self.units().is_empty()
     }
 
     /// Configured ports.
@@ -70,11 +85,17 @@ impl Direct {
     pub(crate) fn watch(&self, kernel: &mut dyn KernelView, serve: &[u16]) -> Result<(), String> {
         let serve = if self.watch_serve { serve } else { &[] };
         let wanted = WatchedPort::all(&self.configured, serve);
-        let connections: Vec<_> = wanted.iter().map(WatchedPort::connections).collect();
         self.table().set_ports(wanted, t3_trace_host::clock::monotonic());
-        kernel.watch_connections(&connections, &Outgoing::default())?;
+        self.apply(kernel)?;
         self.changed.notify_one();
         Ok(())
+    }
+
+    /// Tells the kernel side what to watch.
+    fn apply(&self, kernel: &mut dyn KernelView) -> Result<(), String> {
+        let connections = self.table().connections();
+        let outgoing = self.units().outgoing();
+        kernel.watch_connections(&connections, &outgoing)
     }
 
     /// A connection belongs to a session of dispatch.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use t3_record::evidence::{Nanos, Task};
-use t3_trace_host::kernel::{Generation, OpenConnection, ServeTuple};
+use t3_trace_host::kernel::{ConnectionsOf, Generation, OpenConnection, ServeTuple};
 
 use super::{WatchedPort, budget::Budget};
 use crate::port_owners::PortOwner;
@@ -117,6 +117,11 @@ impl Table {
         }
         let ports = &self.ports;
         self.ends.retain(|(tuple, _), _| ports.contains_key(&tuple.local.port()));
+    }
+
+    /// What the kernel side watches.
+    pub(super) fn connections(&self) -> Vec<ConnectionsOf> {
+        self.ports.values().map(|port| port.watched.connections()).collect()
     }
 
     pub(super) fn ports(&self) -> Vec<u16> {

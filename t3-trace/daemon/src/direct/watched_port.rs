@@ -52,18 +52,11 @@ impl WatchedPort {
             known.push(key);
             let wrong = |why: String| format!("{key}: {why}");
             match key {
-                "port" => {
-                    let port = text.parse().ok().filter(|port| *port != 0);
-                    watched.port = port.ok_or_else(|| wrong(format!("expected 1 to 65535, got {text:?}")))?;
-                }
+                "port" => watched.port = port(text).map_err(wrong)?,
                 "process" => watched.process = Some(comm(text).map_err(wrong)?),
                 "unit" => watched.unit = Some(unit(text).map_err(wrong)?),
                 "min-duration" => watched.min_duration = value::duration_or_zero(text).map_err(wrong)?,
-                "budget" => {
-                    let budget = text.parse().ok().filter(|budget| *budget != 0);
-                    let why = || wrong(format!("expected records per minute, 1 or more, got {text:?}"));
-                    watched.budget = budget.ok_or_else(why)?;
-                }
+                "budget" => watched.budget = budget(text).map_err(wrong)?,
                 _ => {
                     let expected = "port, process, unit, min-duration, budget";
                     return Err(format!("unknown key {key:?}; expected one of: {expected}"));
@@ -116,6 +109,16 @@ impl WatchedPort {
     }
 }
 
+pub(super) fn port(text: &str) -> Result<u16, String> {
+    let port = text.parse().ok().filter(|port| *port != 0);
+    port.ok_or_else(|| format!("expected 1 to 65535, got {text:?}"))
+}
+
+pub(super) fn budget(text: &str) -> Result<u32, String> {
+    let budget = text.parse().ok().filter(|budget| *budget != 0);
+    budget.ok_or_else(|| format!("expected records per minute, 1 or more, got {text:?}"))
+}
+
 /// The kernel cuts the name of a process to 15 bytes.
 fn comm(text: &str) -> Result<String, String> {
     match text.len() {
@@ -130,7 +133,7 @@ fn cut(text: &str, most: usize) -> &str {
     &text[..end]
 }
 
-fn unit(text: &str) -> Result<String, String> {
+pub(super) fn unit(text: &str) -> Result<String, String> {
     if text.ends_with(".service") || text.ends_with(".scope") {
         Ok(text.to_owned())
     } else {

@@ -165,6 +165,7 @@ impl Daemon {
             state_dir: dir.path().join("state"),
             spool_size: 1 << 16,
             watch,
+            watch_units: Vec::new(),
             watch_serve: true,
             publish_only: false,
             // The journald of the test cannot be queried.
