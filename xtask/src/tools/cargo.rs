@@ -22,6 +22,10 @@ pub fn cargo() -> Command {
 pub fn plain(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(paths::root()).env_remove("LD_LIBRARY_PATH");
+    if std::env::var_os("CI").is_some() {
+        // Built once: incremental compilation only costs time.
+        command.env("CARGO_INCREMENTAL", "0");
+    }
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("CARGO_PKG_")
