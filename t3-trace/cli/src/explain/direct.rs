@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use t3_record::{Confidence, TcpCloseRecord, Verdict, value::Percent};
 
-use super::page::heading;
+use super::{outgoing, page::heading};
 use crate::present::{
     chain_text,
     text::{Paint, folded, lasted, safe},
@@ -24,15 +24,16 @@ pub fn page(record: &TcpCloseRecord, host: Option<&str>, at: &str, paint: Paint,
     let mut line = |text: &str| {
         let _ = writeln!(out, "{}", folded(text, Some(width)));
     };
-    let (conn, ip) = (safe(&record.conn), safe(&record.ip));
     let at_least = if record.dur_min == Some(true) { "at least " } else { "" };
     let lasted = lasted(record.dur_ms);
     let on_host = host.map_or_else(String::new, |host| format!("  on host {}", safe(host)));
-    line(&format!(
-        "{at}  connection {conn}  to port {}  from {ip}  lasted {at_least}{lasted}{on_host}",
-        record.port
-    ));
-    line(&format!("{}, not carried by t3-dispatch", owner(record)));
+    let (title, owner) = if record.is_outgoing() {
+        (outgoing::title(record), outgoing::owner(record))
+    } else {
+        (title(record), owner(record))
+    };
+    line(&format!("{at}  {title}  lasted {at_least}{lasted}{on_host}"));
+    line(&format!("{owner}, not carried by t3-dispatch"));
     heading(&mut out, paint, "ANSWER");
     let code = match tone(record.verdict, record.segment) {
         Tone::Fine => "32",
@@ -63,6 +64,10 @@ fn indented(text: &str, width: usize) -> String {
     folded(&format!("  {text}"), Some(width))
 }
 
+fn title(record: &TcpCloseRecord) -> String {
+    format!("connection {}  to port {}  from {}", safe(&record.conn), record.port, safe(&record.ip))
+}
+
 /// The process behind the port, as far as it is known.
 fn owner(record: &TcpCloseRecord) -> String {
     let mut parts = Vec::new();
@@ -76,6 +81,7 @@ fn owner(record: &TcpCloseRecord) -> String {
 
 fn meaning(record: &TcpCloseRecord) -> String {
     let text = match record.verdict {
+        _ if record.is_outgoing() => outgoing::meaning(record),
         Verdict::ClientLeft => "The client sent FIN first.",
         Verdict::ClientReset => "An RST arrived from the client, or from a hop before it.",
         Verdict::ServeLeft => "The process behind the port sent FIN first.",
@@ -111,25 +117,31 @@ fn confidence(record: &TcpCloseRecord) -> String {
 
 fn facts(record: &TcpCloseRecord) -> Vec<String> {
     let mut facts = Vec::new();
-    if let Some((sent, received)) = record.up_bytes.zip(record.down_bytes) {
+    let (is_outgoing, other) = if record.is_outgoing() { (true, "server") } else { (false, "client") };
+    let bytes = record.up_bytes.zip(record.down_bytes);
+    let bytes = bytes.map(|(up, down)| if is_outgoing { (down, up) } else { (up, down) });
+    if let Some((sent, received)) = bytes {
         let lost = record
             .up_undelivered
             .map_or_else(String::new, |bytes| format!(", {bytes} more not acknowledged"));
-        facts.push(format!("{sent} bytes delivered to the client{lost}; {received} received"));
+        facts.push(format!("{sent} bytes delivered to the {other}{lost}; {received} received"));
     }
-    if let Some(rtt) = record.down_rtt_us {
-        let again = record.down_retrans.unwrap_or(0);
+    if let Some(rtt) = record.down_rtt_us.or(record.up_rtt_us) {
+        let again = record.down_retrans.or(record.up_retrans).unwrap_or(0);
         facts.push(format!(
-            "RTT to the client's TCP peer {}.{} ms; {again} segments retransmitted",
+            "RTT to the {other}'s TCP peer {}.{} ms; {again} segments retransmitted",
             rtt / 1000,
             rtt % 1000 / 100
         ));
     }
-    if let Some((comm, pid)) = record.client_comm.as_ref().zip(record.client_pid) {
+    if let Some((comm, pid)) = record.client_comm.as_ref().zip(record.client_pid).filter(|_| !is_outgoing) {
         facts.push(format!("client: process {}[{pid}] of this host", safe(comm)));
     }
     if let Some(fate) = record.peer_exit {
         facts.push(format!("process behind the port: {}", t3_record::value::Value::encode(&fate)));
+    }
+    if let Some(fate) = record.client_exit {
+        facts.push(format!("process of this host: {}", t3_record::value::Value::encode(&fate)));
     }
     let of_cgroup = [("mem", record.psi_mem), ("io", record.psi_io), ("cpu", record.psi_cpu)];
     let of_host = [("mem", record.host_psi_mem), ("io", record.host_psi_io), ("cpu", record.host_psi_cpu)];
@@ -151,9 +163,15 @@ fn facts(record: &TcpCloseRecord) -> Vec<String> {
 
 fn next(record: &TcpCloseRecord) -> Vec<String> {
     let mut steps = Vec::new();
-    if let Some(unit) = &record.peer_unit {
+    if let Some(unit) = record.peer_unit.as_ref().or(record.client_unit.as_ref()) {
         let unit = safe(unit);
         steps.push(format!("Log of the process: journalctl -u {unit}"));
+    }
+    if record.is_outgoing() {
+        let of_unit = |unit: &String| format!(" T3_CLIENT_UNIT={}", safe(unit));
+        let filter = record.client_unit.as_ref().map_or_else(String::new, of_unit);
+        steps.push(format!("Other closes of these connections: journalctl T3_VIA=direct{filter}"));
+        return steps;
     }
     steps.push(format!("Other closes on this port: journalctl T3_VIA=direct T3_PORT={}", record.port));
     if record.client_comm.is_some() {

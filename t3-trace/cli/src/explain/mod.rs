@@ -12,6 +12,7 @@ pub mod facts;
 pub mod find;
 pub mod journal;
 pub mod next;
+mod outgoing;
 pub mod page;
 pub mod pattern;
 pub mod timeline;
