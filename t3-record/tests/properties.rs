@@ -148,7 +148,7 @@ proptest! {
         prop_assert!(can_be_proven || judgement.confidence == Confidence::Likely, "{judgement:?}");
         let connection = DirectConnection {
             conn: "d".into(), user: None, unit: None, client: "[::1]:9".parse().unwrap(), port: 1, opened_at: 5,
-            is_older: false, client_process: None, counters: None,
+            is_older: false, client_process: None, counters: None, is_outgoing: false,
         };
         let record = assemble_direct(&connection, &kernel);
         prop_assert_eq!((record.verdict, record.confidence), (judgement.verdict, Some(judgement.confidence)));

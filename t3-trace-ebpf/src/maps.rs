@@ -97,6 +97,12 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map]
 pub static STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Stat::COUNT, 0);
 
+/// A watched process has a connection from this port.
+#[inline(always)]
+pub fn is_outgoing(local_port: u16) -> bool {
+    OUTGOING.get(u32::from(local_port)).is_some_and(|number| *number != 0)
+}
+
 /// Counts one up.
 #[inline(always)]
 pub fn count(stat: Stat) {

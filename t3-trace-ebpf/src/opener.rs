@@ -22,12 +22,6 @@ pub fn is_outgoing_watched() -> bool {
     })
 }
 
-/// A watched process has a connection from this port.
-#[inline(always)]
-pub fn is_outgoing(local_port: u16) -> bool {
-    OUTGOING.get(u32::from(local_port)).is_some_and(|number| *number != 0)
-}
-
 /// `current` accepted the connection, or read from it first.
 #[inline(always)]
 pub fn accepted(sock: Sock<false>) {
@@ -100,10 +94,14 @@ pub fn gone(tuple: &Tuple, local_port: u16, is_outgoing: bool) {
 #[inline(always)]
 fn add(local_port: u16, number: u64) {
     if let Some(counter) = OUTGOING.get_ptr_mut(u32::from(local_port)) {
-        // SAFETY: a value of an array map, aligned to 8; all CPUs change it by this only. `core` has
-        // no addition for atomic integers on this target, since it has no compare-and-swap.
+        // SAFETY: a value of an array map, aligned to 8; all CPUs change it by this only. `core`
+        // has no addition for atomic integers on this target, which has no compare-and-swap.
         unsafe {
-            asm!("lock *(u64 *)({counter} + 0) += {number}", counter = in(reg) counter, number = in(reg) number);
+            asm!(
+                "lock *(u64 *)({counter} + 0) += {number}",
+                counter = in(reg) counter,
+                number = in(reg) number
+            );
         }
     }
 }

@@ -9,8 +9,7 @@ use crate::{
         NET_INUM, SK_COOKIE, SK_DADDR, SK_DPORT, SK_ERR, SK_FAMILY, SK_FLAGS, SK_NET, SK_NUM, SK_PROTOCOL,
         SK_RCV_SADDR, SK_SPORT, SK_STATE, SK_V6_DADDR, SK_V6_RCV_SADDR, SOCK_DONE_BIT,
     },
-    maps::{GENERATION, LAST_GENERATION, NAMESPACES, PORTS, SCOPE, count},
-    opener,
+    maps::{self, GENERATION, LAST_GENERATION, NAMESPACES, PORTS, SCOPE, count},
 };
 
 pub mod state;
@@ -123,7 +122,7 @@ impl<const DIRECT: bool> Sock<DIRECT> {
         let of_serve = local & Port::SERVE != 0;
         let of_connect = local & (Port::WATCH | Port::SERVE) == 0
             && any & Port::OUTGOING != 0
-            && (local & Port::OUTGOING != 0 || opener::is_outgoing(local_port));
+            && (local & Port::OUTGOING != 0 || maps::is_outgoing(local_port));
         let of_watch = of_connect || local & Port::WATCH != 0;
         if !(of_dispatch || of_serve || of_watch) {
             return None;

@@ -202,9 +202,9 @@ impl Kernel {
         self.set_ports(ports)
     }
 
-    /// Replaces the set of watched connections, whose closes are reported ([`Connections`]): those to
-    /// these ports, which can be serve ports, too, and outgoing ones. The namespaces are those of
-    /// [`Kernel::watch`].
+    /// Replaces the set of watched connections, whose closes are reported ([`Connections`]): those
+    /// to these ports, which can be serve ports, too, and outgoing ones. The namespaces are those
+    /// of [`Kernel::watch`].
     ///
     /// # Errors
     /// When the kernel rejects the update.
