@@ -184,9 +184,12 @@ async fn a_session_is_registered_queried_and_done() {
     let mut fixture = Fixture::new(&[]).await;
     let mut trace = FakeTrace::new(&fixture);
     let socket = trace.welcome().await;
-    let ToTrace::Watch { listen, serve } = receive(&socket).await else { panic!("no ports") };
+    let ToTrace::Watch { listen, serve, users } = receive(&socket).await else { panic!("no ports") };
     assert_eq!(listen, [fixture.address.port()]);
-    assert_eq!(serve, [1, fixture.serve.local_addr().unwrap().port()]);
+    let port = fixture.serve.local_addr().unwrap().port();
+    assert_eq!(serve, [1, port]);
+    let users: Vec<_> = users.iter().map(|of| (of.port, of.user.as_str())).collect();
+    assert_eq!(users, [(1, "gone"), (port, "ann")]);
 
     let ends = fixture.open().await;
     let ToTrace::Register(session) = receive(&socket).await else { panic!("no session") };

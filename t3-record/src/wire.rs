@@ -7,6 +7,7 @@
 
 mod bounds;
 pub mod live;
+mod port_user;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -19,6 +20,7 @@ use crate::{
 };
 pub use bounds::{MOST_ID, TooLong};
 use live::{Sessions, StatsReport};
+pub use port_user::PortUser;
 
 /// Version of the protocol.
 pub const VERSION: u32 = 1;
@@ -57,6 +59,9 @@ pub enum ToTrace {
         listen: Vec<u16>,
         /// Ports of all serves in the routing table.
         serve: Vec<u16>,
+        /// Their users; up to as many as fit into a message.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        users: Vec<PortUser>,
     },
     /// A session opened (or is open after a reconnect). Also sent for an open that is about to
     /// fail.

@@ -5,7 +5,7 @@
 //! sessions are registered again. Only [`EvidenceClient::query`] waits ([`Patience`]).
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -60,7 +60,8 @@ struct State {
     out: Option<mpsc::Sender<ToTrace>>,
     sessions: HashMap<String, (Box<Session>, Arc<LiveStats>)>,
     queries: HashMap<String, oneshot::Sender<Box<KernelFacts>>>,
-    ports: Option<(Vec<u16>, Vec<u16>)>,
+    /// The message with the ports that t3-trace watches.
+    watch: Option<ToTrace>,
     /// The connected t3-trace accepts the facts of sessions that end.
     accepts_ending: bool,
     undelivered: VecDeque<(Nanos, ToTrace)>,
@@ -94,11 +95,12 @@ impl EvidenceClient {
         client
     }
 
-    /// Sets the ports that t3-trace watches.
-    pub fn watch(&self, listen: Vec<u16>, serve: Vec<u16>) {
+    /// Sets the ports that t3-trace watches, and the users of the serve ports.
+    pub fn watch(&self, listen: Vec<u16>, serve: Vec<u16>, users: &BTreeMap<u16, String>) {
+        let message = ToTrace::watch(listen, serve, users);
         let mut state = self.lock();
-        state.ports = Some((listen.clone(), serve.clone()));
-        state.send(ToTrace::Watch { listen, serve });
+        state.watch = Some(message.clone());
+        state.send(message);
     }
 
     /// Registers a session that is open or that failed to open; its live stats are sent during a
@@ -350,7 +352,7 @@ impl State {
     /// Starts to use `out` and returns the messages that must be sent before those in it.
     fn connected(&mut self, out: mpsc::Sender<ToTrace>) -> VecDeque<ToTrace> {
         self.out = Some(out);
-        let watch = self.ports.clone().map(|(listen, serve)| ToTrace::Watch { listen, serve });
+        let watch = self.watch.clone();
         let sessions = self.sessions.values().map(|(session, _)| ToTrace::Register(session.clone()));
         let mut backlog: VecDeque<_> = watch.into_iter().chain(sessions).collect();
         let picked_up = self.picked_up.clone().filter(|_| self.accepts_kept);

@@ -135,7 +135,8 @@ impl Reloader {
                 let changes = table.changes(&before);
                 let logins = table.len();
                 self.serves.extend(table.ports());
-                self.app.evidence.watch(self.listening.clone(), self.serves.iter().copied().collect());
+                let serves = self.serves.iter().copied().collect();
+                self.app.evidence.watch(self.listening.clone(), serves, &table.port_users());
                 self.app.pool.retain(|route| table.has(route));
                 *self.app.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
                 self.app.metrics.table_reload(ReloadResult::Ok);

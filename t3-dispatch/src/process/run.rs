@@ -290,7 +290,8 @@ pub async fn run(mut options: cli::Serve, writer: Writer) -> Result<(), ServeErr
         app.pages.echo.require(token);
     }
     // t3-trace knows by its ports which process this one succeeds.
-    app.evidence.watch(ports_of(&listeners), app.table().ports());
+    let table = app.table();
+    app.evidence.watch(ports_of(&listeners), table.ports(), &table.port_users());
     restart::pick_up(&app, predecessor);
     if let Some(store) = store.clone() {
         restart::note_exists(&store).map_err(ServeError::Store)?;
@@ -376,7 +377,8 @@ pub fn start(app: &Arc<App>, listeners: Vec<TcpListener>) -> Vec<u16> {
         }
         tokio::spawn(listener::accept(Arc::clone(app), listener));
     }
-    app.evidence.watch(ports.clone(), app.table().ports());
+    let table = app.table();
+    app.evidence.watch(ports.clone(), table.ports(), &table.port_users());
     let recorder = Arc::clone(&app.recorder);
     tokio::spawn(async move { recorder.lag.run(|late| recorder.metrics.loop_lag(late)).await });
     tokio::spawn(Arc::clone(&app.recorder).write_bursts());

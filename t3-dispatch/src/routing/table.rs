@@ -149,6 +149,12 @@ impl Table {
         self.routes.values().map(|route| route.port).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
+    /// Returns the user of each port.
+    #[must_use]
+    pub fn port_users(&self) -> BTreeMap<u16, String> {
+        self.routes.values().map(|route| (route.port, route.os_user.clone())).collect()
+    }
+
     /// Number of logins.
     #[must_use]
     pub fn len(&self) -> usize {

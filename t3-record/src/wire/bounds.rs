@@ -30,9 +30,12 @@ impl ToTrace {
     /// [`TooLong`] for a session id, which dispatch makes itself.
     pub fn bound(&mut self) -> Result<(), TooLong> {
         match self {
-            Self::Watch { listen, serve } => {
+            Self::Watch { listen, serve, users } => {
                 listen.truncate(PORTS);
                 serve.truncate(PORTS);
+                users.truncate(PORTS);
+                // Not cut: it would be another user.
+                users.retain(|of| of.user.len() <= USER);
                 Ok(())
             }
             Self::Register(session) => {

@@ -235,8 +235,8 @@ impl Peer<'_> {
                 ToTrace::Hello { .. } => {
                     return Err(End::Refused("unexpected second Hello".to_owned()));
                 }
-                ToTrace::Watch { listen, serve } => {
-                    self.shared.watch(self.connection, self.pid, listen, serve);
+                ToTrace::Watch { listen, serve, users } => {
+                    self.shared.watch(self.connection, self.pid, listen, serve, users);
                 }
                 ToTrace::Register(session) => self.register(*session),
                 ToTrace::Ending { conn, facts } => self.shared.sessions().set_ending(&conn, facts),

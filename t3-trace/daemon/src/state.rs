@@ -12,7 +12,7 @@ use std::{
 use t3_journal::{Fields, Outcome, Writer};
 use t3_record::{
     evidence::Nanos,
-    wire::{FromTrace, JournalState, Status, live::Sessions as OpenSessions},
+    wire::{FromTrace, JournalState, PortUser, Status, live::Sessions as OpenSessions},
 };
 use t3_trace_host::{journal_trust::Trust, kernel::view::KernelView, proc::network_namespace};
 use tokio::sync::{mpsc, oneshot};
@@ -40,6 +40,10 @@ pub(crate) struct ConnectionState {
     pub(crate) pid: Option<u32>,
     pub(crate) listen: Vec<u16>,
     pub(crate) serve: Vec<u16>,
+    /// Users of the serve ports.
+    pub(crate) users: Vec<PortUser>,
+    /// Network namespace of its process.
+    pub(crate) netns: Option<u32>,
     /// Queue of messages to this dispatch; `None` after its connection ended.
     pub(crate) answers: Option<mpsc::Sender<FromTrace>>,
     /// End of the lease for live stats.
@@ -168,13 +172,15 @@ impl Shared {
         pid: Option<u32>,
         listen: Vec<u16>,
         serve: Vec<u16>,
+        users: Vec<PortUser>,
     ) {
         self.pick_ups().listens(connection, &listen);
         let mut connections = lock(&self.connections);
         // The ports of ended connections are replaced by those of their successor.
         connections.retain(|id, state| *id == connection || state.pid.is_some());
         let state = connections.entry(connection).or_default();
-        (state.pid, state.listen, state.serve) = (pid, listen, serve);
+        (state.pid, state.listen, state.serve, state.users) = (pid, listen, serve, users);
+        state.netns = pid.and_then(network_namespace);
         drop(connections);
         self.apply_watch();
     }
@@ -203,6 +209,9 @@ impl Shared {
         let configured = self.direct.ports().map(|port| (port, own));
         let wanted = configured.chain(connections.values().filter_map(of).flatten());
         let wanted: Vec<(u16, u32)> = wanted.collect();
+        self.direct.set_users(connections.values().flat_map(|state| {
+            state.netns.into_iter().flat_map(|netns| state.users.iter().map(move |of| (netns, of)))
+        }));
         drop(connections);
         self.owners.want(wanted);
         let watched = {

@@ -203,7 +203,10 @@ fn connection(
     let closer = facts.peer.as_ref().and_then(|process| shared.owners.cgroup_of(process.task.pid));
     let owner = known.owner.or_else(listener);
     let cgroup = closer.or_else(|| owner.and_then(|owner| owner.cgroup.clone()));
-    let user = known.uid.filter(|uid| *uid >= FIRST_USER && *uid != NOBODY).and_then(accounts::user_name);
+    let user = shared.direct.user(&closed.tuple).or_else(|| {
+        let uid = known.uid.filter(|uid| *uid >= FIRST_USER && *uid != NOBODY);
+        uid.and_then(accounts::user_name)
+    });
     DirectConnection {
         conn,
         user,

@@ -9,6 +9,7 @@ mod close;
 mod identify;
 mod outgoing;
 mod table;
+mod users;
 mod watched_port;
 mod watched_unit;
 
@@ -17,7 +18,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use t3_record::wire::DirectState;
+use t3_record::wire::{DirectState, PortUser};
 use t3_trace_host::kernel::{Generation, ServeTuple, view::KernelView};
 use tokio::sync::{Notify, Semaphore};
 
@@ -29,6 +30,7 @@ pub use watched_unit::{Watch, WatchedUnit};
 
 use outgoing::Units;
 use table::Table;
+use users::Users;
 
 /// Records of direct connections that are made at the same time.
 const AT_ONCE: usize = 16;
@@ -39,6 +41,9 @@ pub(crate) struct Direct {
     watch_serve: bool,
     table: Mutex<Table>,
     units: Mutex<Units>,
+    /// Of the routing tables.
+    users: Mutex<Users>,
+    own_namespace: u32,
     /// Ports changed: identify the processes of their connections now.
     changed: Notify,
     turns: Semaphore,
@@ -53,6 +58,8 @@ impl Direct {
             watch_serve: options.watch_serve,
             table: Mutex::new(Table::new(own_namespace)),
             units: Mutex::new(Units::new(&options.watch_units)),
+            users: Mutex::default(),
+            own_namespace,
             changed: Notify::new(),
             turns: Semaphore::new(AT_ONCE),
             written: AtomicU64::new(0),
@@ -96,6 +103,16 @@ impl Direct {
         let connections = self.table().connections();
         let outgoing = self.units().outgoing();
         kernel.watch_connections(&connections, &outgoing)
+    }
+
+    /// Sets the users of the serve ports, with their network namespaces.
+    pub(crate) fn set_users<'a>(&self, users: impl Iterator<Item = (u32, &'a PortUser)>) {
+        *lock(&self.users) = users.collect();
+    }
+
+    /// User of the routing table to whom the port of this connection belongs.
+    fn user(&self, tuple: &ServeTuple) -> Option<String> {
+        lock(&self.users).of(tuple, self.own_namespace).map(str::to_owned)
     }
 
     /// A connection belongs to a session of dispatch.

@@ -1,6 +1,6 @@
 //! Closed connections that dispatch did not carry.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use t3_record::{
     TcpCloseRecord, Verdict,
@@ -110,7 +110,7 @@ async fn connections_of_dispatch_to_a_serve_get_no_record_and_others_do() {
     let daemon = Daemon::start().await;
     assert_eq!(daemon.subscriber().await.status().await.direct, None, "no port is watched");
     let dispatch = daemon.dispatch().await;
-    dispatch.send(&ToTrace::Watch { listen: vec![3780], serve: vec![3773] }).await;
+    dispatch.send(&ToTrace::Watch { listen: vec![3780], serve: vec![3773], users: vec![] }).await;
     let registered = session(9, 3773);
     dispatch.send(&ToTrace::Register(Box::new(registered.clone()))).await;
     dispatch.status().await;
@@ -132,6 +132,38 @@ async fn connections_of_dispatch_to_a_serve_get_no_record_and_others_do() {
     assert_eq!((record.port, record.ip.as_str(), record.verdict), (3773, "203.0.113.7", Verdict::ClientLeft));
     assert_eq!(record.dur_min, None);
     assert_eq!(daemon.written(NO_RECORD).await, None);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn the_user_of_a_serve_port_is_that_of_the_routing_table() {
+    let daemon = Daemon::watching(watching(&["port=8080"])).await;
+    let dispatch = daemon.dispatch().await;
+    let users = BTreeMap::from([(3773, "ann".to_owned()), (3774, "bob".to_owned())]);
+    dispatch.send(&ToTrace::watch(vec![3780], vec![3773, 3774, 3775], &users)).await;
+    dispatch.status().await;
+    // The socket of none of them exists: nothing else names a user.
+    let elsewhere = |mut closed: ClosedConnection| {
+        closed.tuple.netns = Some(1);
+        closed
+    };
+    let mut client = 51_000;
+    let mut user = async |port, change: &dyn Fn(ClosedConnection) -> ClosedConnection| {
+        client += 1;
+        daemon.kernel.close(change(left(port, client)));
+        written(&daemon).await.user
+    };
+    assert_eq!(user(3773, &|closed| closed).await.as_deref(), Some("ann"));
+    assert_eq!(user(3774, &|closed| closed).await.as_deref(), Some("bob"));
+    assert_eq!(user(3775, &|closed| closed).await, None, "of no entry");
+    assert_eq!(user(8080, &|closed| closed).await, None, "not a serve port");
+    assert_eq!(user(3773, &elsewhere).await, None, "the same port in another network namespace");
+    // A reload replaces the users.
+    let users = BTreeMap::from([(3773, "zoe".to_owned())]);
+    dispatch.send(&ToTrace::watch(vec![3780], vec![3773, 3774], &users)).await;
+    dispatch.status().await;
+    assert_eq!(user(3773, &|closed| closed).await.as_deref(), Some("zoe"));
+    assert_eq!(user(3774, &|closed| closed).await, None);
     daemon.stop().await;
 }
 

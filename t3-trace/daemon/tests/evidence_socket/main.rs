@@ -52,7 +52,7 @@ fn register(n: u16, port: u16) -> ToTrace {
 async fn a_query_returns_the_kernel_evidence() {
     let daemon = Daemon::start().await;
     let (dispatch, subscriber) = (daemon.dispatch().await, daemon.subscriber().await);
-    dispatch.send(&ToTrace::Watch { listen: vec![3780], serve: vec![3773, 3774] }).await;
+    dispatch.send(&ToTrace::Watch { listen: vec![3780], serve: vec![3773, 3774], users: vec![] }).await;
     dispatch.send(&register(1, 3773)).await;
     let serve = serve_end(&session(1, 3773));
     let task = Task { pid: 4_000_001, comm: "node".to_owned() };
@@ -203,7 +203,7 @@ async fn a_subscriber_may_not_register_or_query_evidence() {
         register(1, 3773),
         ToTrace::Ask { conn: "x".to_owned() },
         done("x"),
-        ToTrace::Watch { listen: vec![], serve: vec![] },
+        ToTrace::Watch { listen: vec![], serve: vec![], users: vec![] },
     ];
     for message in forbidden {
         let subscriber = daemon.subscriber().await;
@@ -221,7 +221,7 @@ async fn a_subscriber_may_not_register_or_query_evidence() {
 async fn the_status_has_watched_ports_counts_and_uptime() {
     let daemon = Daemon::start().await;
     let (dispatch, subscriber) = (daemon.dispatch().await, daemon.subscriber().await);
-    dispatch.send(&ToTrace::Watch { listen: vec![3780], serve: vec![3774, 3773] }).await;
+    dispatch.send(&ToTrace::Watch { listen: vec![3780], serve: vec![3774, 3773], users: vec![] }).await;
     dispatch.send(&register(1, 3773)).await;
     dispatch.status().await;
     let status = subscriber.status().await;
