@@ -64,7 +64,15 @@ fn filters_and_the_summary_apply_to_connections() {
     let verdict = ClosesArgs { verdict: vec![Verdict::ServeKilled], ..via(ViaFilter::All) };
     assert!(shown(&verdict).contains("d4k3v9q0a1b2c") && !shown(&verdict).contains("serve_oom"));
     let summary = |via| shown(&ClosesArgs { via, summary: true, ..ClosesArgs::default() });
-    assert!(summary(ViaFilter::Dispatch).contains("1 close") && summary(ViaFilter::All).contains("2 closes"));
+    let text = summary(ViaFilter::Dispatch);
+    assert!(text.starts_with("1 closes\n") && !text.contains("direct"), "{text}");
+    // Neither kind is counted as the other.
+    let text = summary(ViaFilter::All);
+    assert!(text.starts_with("1 closes\n         1  serve_oom ") && !text.contains("2 closes"), "{text}");
+    let direct = "1 direct connection\n         1  serve_killed        serve\n";
+    assert!(text.contains(direct) && text.contains("1  :8080 (of 1 closes)"), "{text}");
+    let text = summary(ViaFilter::Direct);
+    assert!(text.starts_with(direct) && !text.contains("sessions"), "{text}");
 }
 
 #[test]

@@ -4,8 +4,11 @@
 pub mod args;
 pub mod changes;
 pub mod csv;
+mod direct;
+mod direct_summary;
 pub mod entry;
 pub mod filter;
+mod histogram;
 pub mod incidents;
 pub mod progress;
 pub mod reconcile;
@@ -19,7 +22,7 @@ use std::{
 };
 
 use anyhow::Context;
-use t3_record::{CloseRecord, TcpCloseRecord};
+use t3_record::CloseRecord;
 use t3_trace_host::journal_trust::{DISPATCH_USER, Trust};
 
 use crate::{
@@ -27,7 +30,7 @@ use crate::{
     present::{
         close_line, json,
         text::{self, Paint},
-        via::{self, ViaFilter},
+        via::ViaFilter,
     },
     store::{self, ReadError, Store, StoreKind},
     time::{Moment, local},
@@ -354,29 +357,6 @@ impl<'a, W: Write> ClosesPrinter<'a, W> {
         Ok(())
     }
 
-    /// Prints a connection that t3-dispatch did not carry.
-    fn direct(
-        &mut self,
-        record: &TcpCloseRecord,
-        host: Option<&str>,
-        micros: u64,
-        summary: &mut Summary,
-    ) -> io::Result<()> {
-        if self.args.csv {
-            return writeln!(self.out, "{}", csv::direct_row(record, host, micros));
-        }
-        if self.args.json {
-            return writeln!(self.out, "{}", json::direct_line(record, host, micros)?);
-        }
-        let at = micros / 1_000_000;
-        if !self.is_listed(&record.as_close(), host, at, summary)? {
-            return Ok(());
-        }
-        let host = self.shows_host.then(|| host.unwrap_or_default());
-        let line = via::direct_line(record, &local::clock(at), host, self.paint);
-        writeln!(self.out, "{}", text::folded(&line, self.width))
-    }
-
     /// Counts a close, and returns whether it gets a line, after that of its day.
     fn is_listed(
         &mut self,
@@ -413,7 +393,7 @@ impl<'a, W: Write> ClosesPrinter<'a, W> {
             let text = if self.args.incidents {
                 std::mem::take(&mut self.incidents).text(self.width, clock)
             } else {
-                summary.text(self.width, clock)
+                summary.text(self.args.via, self.width, clock)
             };
             if self.args.lists() {
                 writeln!(self.out)?;

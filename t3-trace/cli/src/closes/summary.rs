@@ -3,11 +3,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use t3_record::{CloseRecord, Segment, Verdict};
+use t3_record::{CloseRecord, Segment, TcpCloseRecord, Verdict};
 
+use super::{direct_summary::DirectSummary, histogram::Histogram};
 use crate::present::{
     text::{folded, lasted, safe},
     verdict_text::{Tone, tone},
+    via::ViaFilter,
 };
 
 /// Closes within one second that count as a burst.
@@ -37,6 +39,7 @@ pub struct Summary {
     reconciled: u64,
     /// Connections without a request, and the longest time of one in milliseconds.
     attempts: (u64, u64),
+    direct: DirectSummary,
 }
 
 impl Summary {
@@ -55,6 +58,11 @@ impl Summary {
         let user = self.users.entry(record.user.clone()).or_default();
         *user = (user.0 + cut, user.1 + 1);
         self.times.add(at);
+    }
+
+    /// Counts a connection that t3-dispatch did not carry.
+    pub fn direct(&mut self, record: &TcpCloseRecord) {
+        self.direct.close(record);
     }
 
     /// Counts a reconnect and its gap in milliseconds.
@@ -77,13 +85,16 @@ impl Summary {
         }
     }
 
-    /// The summary as text, folded to `width` columns. `clock` formats seconds since the epoch.
+    /// The summary of the selected closes as text, folded to `width` columns. `clock` formats
+    /// seconds since the epoch.
     #[must_use]
-    pub fn text(mut self, width: Option<usize>, clock: impl Fn(u64) -> String) -> String {
+    pub fn text(mut self, via: ViaFilter, width: Option<usize>, clock: impl Fn(u64) -> String) -> String {
         self.end_second();
         let bar = width.map_or(BAR, |width| BAR.min(width.saturating_sub(BAR_COLUMN) as u64));
         let mut out = String::new();
-        for line in self.lines(bar, clock) {
+        let sessions = via.has_sessions().then(|| self.lines(bar, clock));
+        let direct = via.has_direct().then(|| self.direct.lines());
+        for line in sessions.into_iter().chain(direct).flatten() {
             out.push_str(&folded(&line, width));
             out.push('\n');
         }
@@ -133,41 +144,6 @@ impl Summary {
             lines.push(line.trim_end().to_owned());
         }
         lines
-    }
-}
-
-/// Histogram of values: exact below 64, else to 32 steps per doubling (3 percent, downwards), so
-/// that it stays small.
-#[derive(Debug, Default)]
-struct Histogram(BTreeMap<u64, u64>);
-
-impl Histogram {
-    fn add(&mut self, value: u64) {
-        let drop = (u64::BITS - value.leading_zeros()).saturating_sub(6);
-        *self.0.entry(value >> drop << drop).or_default() += 1;
-    }
-
-    /// The smallest value that `percent` of all do not exceed.
-    fn percentile(&self, percent: u64) -> u64 {
-        let all: u64 = self.0.values().sum();
-        let rank = (all * percent).div_ceil(100).max(1);
-        let mut seen = 0;
-        for (value, count) in &self.0 {
-            seen += count;
-            if seen >= rank {
-                return *value;
-            }
-        }
-        0
-    }
-
-    fn text(&self) -> String {
-        if self.0.is_empty() {
-            return "none known".to_owned();
-        }
-        [("p10", 10), ("p50", 50), ("p90", 90), ("p99", 99), ("max", 100)]
-            .map(|(name, percent)| format!("{name} {}", lasted(self.percentile(percent))))
-            .join("  ")
     }
 }
 
@@ -227,8 +203,8 @@ closes per minute
   @660         0
   @720         1  #######
 ";
-        assert_eq!(summary.text(None, |at| format!("@{at}")), expected);
-        assert_eq!(Summary::default().text(None, |_| String::new()), "0 closes\n");
+        assert_eq!(summary.text(ViaFilter::Dispatch, None, |at| format!("@{at}")), expected);
+        assert_eq!(Summary::default().text(ViaFilter::Dispatch, None, |_| String::new()), "0 closes\n");
     }
 
     #[test]
@@ -239,11 +215,14 @@ closes per minute
         let attempts = "7 connections ended before a request was read (longest wait 9.1s)\n";
         let mut reconciled = record("alice", Verdict::DispatchDied, Segment::Dispatch, 1);
         reconciled.reconciled = Some(t3_record::vocabulary::Reconciled::Journal);
-        assert_eq!(summary.text(None, |_| String::new()), format!("0 closes\n{attempts}"));
+        assert_eq!(
+            summary.text(ViaFilter::Dispatch, None, |_| String::new()),
+            format!("0 closes\n{attempts}")
+        );
         let mut summary = Summary::default();
         summary.close(&reconciled, 1);
         summary.close(&record("bob", Verdict::ClientClosed, Segment::Downstream, 1), 1);
-        let text = summary.text(None, |_| String::new());
+        let text = summary.text(ViaFilter::Dispatch, None, |_| String::new());
         assert!(text.contains("\nreconciled by t3-trace: 1\n") && !text.contains("connections"), "{text}");
     }
 
@@ -256,18 +235,6 @@ closes per minute
             times.iter().for_each(|at| kept.add(*at));
             prop_assert_eq!(kept.bars.values().sum::<u64>(), times.len() as u64);
             prop_assert!(kept.bars.len() as u64 <= BARS);
-        }
-
-        #[test]
-        fn percentiles_are_exact_to_a_few_percent(
-            mut values in prop::collection::vec(0..10_000_000_u64, 1..200), percent in 1..=100_u64,
-        ) {
-            let mut histogram = Histogram::default();
-            values.iter().for_each(|value| histogram.add(*value));
-            values.sort_unstable();
-            let rank = (values.len() * usize::try_from(percent).unwrap()).div_ceil(100);
-            let (right, got) = (values[rank - 1], histogram.percentile(percent));
-            prop_assert!(got <= right && right - got <= right / 32, "{got} for {right}");
         }
     }
 }
