@@ -25,7 +25,7 @@ use t3_trace_cli::{
     explain::{self, args::ExplainArgs},
     journal::{Completeness, source_args::JournalSource},
     live::{args::LiveArgs, history},
-    present::text::Paint,
+    present::{text::Paint, via::ViaFilter},
     server::LokiArgs,
     store::{
         self, Kind, LokiStore, Query, Store, StoreArgs, StoreKind, Want,
@@ -468,7 +468,7 @@ fn live_replays_the_same_moment() {
     let fixture = fixture(&records, start);
     let (url, _loki) = Loki::new(fixture.lines(Shipper::Alloy)).start();
     let printed = |store: &dyn Store| {
-        let replay = history::read(store, TRUST, at(start + 60 * SECOND)).unwrap();
+        let replay = history::read(store, TRUST, at(start + 60 * SECOND), ViaFilter::Dispatch).unwrap();
         let mut out = Vec::new();
         let args = LiveArgs { user: Some("user4".to_owned()), ..LiveArgs::default() };
         history::print(&args, &replay, &mut out, Paint { colour: false }, Some(110)).unwrap();

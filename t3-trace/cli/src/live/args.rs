@@ -19,7 +19,7 @@ use crate::{
   t3-trace live --user alice --short 2m
   t3-trace live --plain
   t3-trace live --json | jq .verdict
-  t3-trace live --plain --via all
+  t3-trace live --via all
   t3-trace live --at 14:10
   t3-trace live --at 'yesterday 14:10' --from loki --host devvm2
 
@@ -45,9 +45,8 @@ pub struct LiveArgs {
     /// full-screen mode.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub short: Option<Duration>,
-    /// Sessions of t3-dispatch, other connections to watched ports, or all; only `dispatch` has
-    /// the full-screen mode.
-    #[arg(long, value_enum, default_value = "dispatch", value_name = "WHICH", conflicts_with = "at")]
+    /// Sessions of t3-dispatch, other connections to watched ports, or all.
+    #[arg(long, value_enum, default_value = "dispatch", value_name = "WHICH")]
     pub via: ViaFilter,
     /// One line per close, even on a terminal.
     #[arg(long)]

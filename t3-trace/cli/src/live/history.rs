@@ -7,8 +7,8 @@ use t3_trace_host::journal_trust::Trust;
 
 use super::{
     args::LiveArgs,
-    plain::wanted,
-    replay::{AROUND, Collector, Replay},
+    plain::{wanted, wanted_direct},
+    replay::{AROUND, Collector, OpenDirect, Record, Replay},
 };
 use crate::{
     closes::entry,
@@ -17,6 +17,7 @@ use crate::{
         close_line,
         text::{self, Paint, lasted, safe},
         units::count,
+        via::{self, ViaFilter},
     },
     store::{self, Kind, Query, ReadError, Store, Want},
     time::{Moment, closed::closed_micros, local},
@@ -29,13 +30,20 @@ const PRINTED: u64 = 3_600;
 ///
 /// # Errors
 /// The store cannot be read.
-pub fn read(store: &dyn Store, trust: Trust, at: Moment) -> Result<Replay, ReadError> {
+pub fn read(store: &dyn Store, trust: Trust, at: Moment, via: ViaFilter) -> Result<Replay, ReadError> {
     let mut records = Collector::new(at.secs);
     let moment = |secs| Some(Moment { secs, micros: 0, span: 1, upcoming: None });
+    let mut kinds = Vec::new();
+    if via.has_sessions() {
+        kinds.extend([Kind::Close, Kind::Open]);
+    }
+    if via.has_direct() {
+        kinds.push(Kind::TcpClose);
+    }
     let mut query = Query {
         since: moment(at.secs.saturating_sub(AROUND)),
         until: moment(at.secs.saturating_add(AROUND)),
-        wanted: vec![Want::Records { kinds: vec![Kind::Close, Kind::Open], terms: Vec::new() }],
+        wanted: vec![Want::Records { kinds, terms: Vec::new() }],
         ..Query::default()
     };
     let mut add = |entry: &Entry| {
@@ -44,12 +52,14 @@ pub fn read(store: &dyn Store, trust: Trust, at: Moment) -> Result<Replay, ReadE
         Ok::<_, std::convert::Infallible>(())
     };
     let (_, mut warnings) = store::read(store, &query, &mut add)?;
-    // Reconciled records are written after the close, by days if the host was off.
-    let terms = entry::reconciled().collect();
-    query.wanted = vec![Want::Records { kinds: vec![Kind::Close], terms }];
-    (query.until, query.often_empty) = (None, true);
-    let (_, more) = store::read(store, &query, &mut add)?;
-    warnings.merge(more);
+    if via.has_sessions() {
+        // Reconciled records are written after the close, by days if the host was off.
+        let terms = entry::reconciled().collect();
+        query.wanted = vec![Want::Records { kinds: vec![Kind::Close], terms }];
+        (query.until, query.often_empty) = (None, true);
+        let (_, more) = store::read(store, &query, &mut add)?;
+        warnings.merge(more);
+    }
     warnings.print("sessions and closes may be missing");
     let name = if store.needs_start() { "Loki" } else { "the journal" };
     Ok(records.finish(name, !warnings.is_empty()))
@@ -62,6 +72,7 @@ fn add(records: &mut Collector, entry: &Entry, trust: Trust) {
             let at_ms = closed_micros(&record, micros) / 1000;
             records.close(record, at_ms);
         }
+        Ok(Some(entry::EntryKind::Direct { record, micros })) => records.direct(record, micros / 1000),
         Err(Unusable::Foreign { .. } | Unusable::Broken(_)) => {}
         Ok(_) if entry.get("MESSAGE_ID") == Some(Kind::Open.id()) => {
             if let Ok(open) = OpenRecord::from_pairs(|key| entry.get(&field(key)).map(Into::into)) {
@@ -90,7 +101,9 @@ pub fn print(
     let of_user = |user: &str| args.user.as_ref().is_none_or(|wanted| wanted == user);
     let open: Vec<_> = replay.open.iter().filter(|open| of_user(&open.user)).collect();
     let at = format!("{} {}", local::day(replay.at), local::clock(replay.at));
-    line(&format!("{at}: {}", count(open.len() as u64, "open session")))?;
+    if args.via.has_sessions() {
+        line(&format!("{at}: {}", count(open.len() as u64, "open session")))?;
+    }
     if !open.is_empty() {
         line(&paint.dim(&format!("{:13}  {:11}  {:15}  {:>8}", "CONN", "USER", "ADDRESS", "OPEN FOR")))?;
     }
@@ -98,15 +111,32 @@ pub fn print(
         let (conn, user, ip) = (safe(&open.conn), safe(&open.user), safe(&open.ip));
         line(&format!("{conn:13}  {user:11}  {ip:15}  {:>8}", lasted(open.age_ms)))?;
     }
+    if args.via.has_direct() {
+        let open = replay.open_direct.iter().filter(|open| wanted_direct(args, &open.record));
+        let open: Vec<_> = open.collect();
+        line(&format!("{at}: {} that closed later", count(open.len() as u64, "open direct connection")))?;
+        for OpenDirect { record, age_ms } in open {
+            let (conn, owner) = (safe(&record.conn), safe(&record.owner()));
+            line(&format!("{conn:13}  {owner:11}  {:>8}  {}", lasted(*age_ms), via::ends(record)))?;
+        }
+    }
     let from_ms = replay.at.saturating_sub(PRINTED).saturating_mul(1000);
+    let is_wanted = |record: &Record| match record {
+        Record::Session(record) => wanted(args, record),
+        Record::Direct(record) => wanted_direct(args, record),
+    };
     let closes: Vec<_> =
-        replay.closes.iter().filter(|close| close.at_ms >= from_ms && wanted(args, &close.record)).collect();
+        replay.closes.iter().filter(|close| close.at_ms >= from_ms && is_wanted(&close.record)).collect();
     line(&format!("{} in the hour before", count(closes.len() as u64, "close")))?;
     if !closes.is_empty() {
         line(&close_line::heading(false, paint))?;
     }
     for close in closes {
-        line(&close_line::close(&close.record, &local::clock(close.at_ms / 1000), None, paint))?;
+        let clock = local::clock(close.at_ms / 1000);
+        line(&match &close.record {
+            Record::Session(record) => close_line::close(record, &clock, None, paint),
+            Record::Direct(record) => via::direct_line(record, &clock, None, paint),
+        })?;
     }
     out.flush()
 }

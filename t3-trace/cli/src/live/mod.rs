@@ -36,7 +36,7 @@ pub fn run(args: &LiveArgs) -> anyhow::Result<()> {
         Some(at) => {
             let store = store::open(&args.store, &JournalSource::default(), &args.server)?;
             let cannot = || format!("cannot read {}", store.name());
-            Some(history::read(&*store, Trust::in_user(DISPATCH_USER), at).with_context(cannot)?)
+            Some(history::read(&*store, Trust::in_user(DISPATCH_USER), at, args.via).with_context(cannot)?)
         }
     };
     if let Some(replay) = replay.as_ref().filter(|_| !full_screen(args)) {
@@ -66,10 +66,5 @@ pub fn run(args: &LiveArgs) -> anyhow::Result<()> {
 /// Whether stdin and stdout are a terminal that supports full-screen mode.
 fn full_screen(args: &LiveArgs) -> bool {
     let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
-    !args.plain
-        && !args.json
-        && !args.via.has_direct()
-        && !dumb
-        && io::stdout().is_terminal()
-        && io::stdin().is_terminal()
+    !args.plain && !args.json && !dumb && io::stdout().is_terminal() && io::stdin().is_terminal()
 }

@@ -23,9 +23,7 @@ use crate::{
 pub(super) async fn show(args: &LiveArgs, paint: Paint) -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let subscription =
-        if args.via.has_direct() { Subscription::ClosesAndDirect } else { Subscription::Closes };
-    let mut items = source::start(&args.socket, subscription);
+    let mut items = source::start(&args.socket, Subscription::Closes, args.via.has_direct());
     let mut shown = Dedup::default();
     let mut was_disconnected = false;
     if !args.json {
@@ -124,7 +122,7 @@ pub(super) fn wanted(args: &LiveArgs, record: &CloseRecord) -> bool {
 }
 
 /// As [`wanted`], of a connection that t3-dispatch did not carry.
-fn wanted_direct(args: &LiveArgs, record: &TcpCloseRecord) -> bool {
+pub(super) fn wanted_direct(args: &LiveArgs, record: &TcpCloseRecord) -> bool {
     let user = args.user.as_ref().is_none_or(|user| record.user.as_ref() == Some(user));
     let short = args.short.is_none_or(|short| u128::from(record.dur_ms) < short.as_millis());
     user && short

@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use t3_record::{
-    CloseRecord, OpenRecord,
+    CloseRecord, OpenRecord, TcpCloseRecord,
     wire::live::{OpenSession, Sessions},
 };
 
@@ -19,7 +19,40 @@ pub const AROUND: u64 = 86_400;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Closed {
     pub at_ms: u64,
-    pub record: Box<CloseRecord>,
+    pub record: Record,
+}
+
+/// The record of a close.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Record {
+    Session(Box<CloseRecord>),
+    /// Of a connection that t3-dispatch did not carry.
+    Direct(Box<TcpCloseRecord>),
+}
+
+impl Record {
+    fn conn(&self) -> &str {
+        match self {
+            Self::Session(record) => &record.conn,
+            Self::Direct(record) => &record.conn,
+        }
+    }
+
+    const fn dur_ms(&self) -> u64 {
+        match self {
+            Self::Session(record) => record.dur_ms,
+            Self::Direct(record) => record.dur_ms,
+        }
+    }
+}
+
+/// A connection that was open and that t3-dispatch did not carry.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OpenDirect {
+    /// Its later record.
+    pub record: Box<TcpCloseRecord>,
+    /// Time since it opened, in milliseconds; a minimum if it is older than the watch.
+    pub age_ms: u64,
 }
 
 /// Open sessions and earlier closes at a moment.
@@ -31,6 +64,8 @@ pub struct Replay {
     pub closes: Vec<Closed>,
     /// Sessions that were open.
     pub open: Vec<OpenSession>,
+    /// Other connections that were open.
+    pub open_direct: Vec<OpenDirect>,
     /// Hosts of the records.
     pub hosts: BTreeSet<String>,
     /// Store of the records, for a message.
@@ -82,22 +117,32 @@ impl Collector {
     /// Adds a close with its time in milliseconds since the epoch. Of two of one session, the
     /// second counts.
     pub fn close(&mut self, record: Box<CloseRecord>, at_ms: u64) {
-        self.closed.insert(record.conn.clone(), Closed { at_ms, record });
+        self.closed.insert(record.conn.clone(), Closed { at_ms, record: Record::Session(record) });
+    }
+
+    /// Adds the close of a connection that t3-dispatch did not carry.
+    pub fn direct(&mut self, record: Box<TcpCloseRecord>, at_ms: u64) {
+        self.closed.insert(record.conn.clone(), Closed { at_ms, record: Record::Direct(record) });
     }
 
     #[must_use]
     pub fn finish(self, store: &'static str, is_incomplete: bool) -> Replay {
-        let mut open = Vec::new();
+        let (mut open, mut open_direct) = (Vec::new(), Vec::new());
         let mut closes = Vec::new();
         for (conn, close) in &self.closed {
             if close.at_ms <= self.at_ms {
                 closes.push(close.clone());
             } else if !self.opens.contains_key(conn) && !self.later.contains(conn) {
-                let opened = close.at_ms.saturating_sub(close.record.dur_ms);
+                let opened = close.at_ms.saturating_sub(close.record.dur_ms());
                 // A session that never opened has no duration.
-                if close.record.dur_ms > 0 && opened <= self.at_ms {
-                    let (user, ip) = (&close.record.user, &close.record.ip);
-                    open.push(session(conn, user, ip, self.at_ms - opened));
+                if close.record.dur_ms() > 0 && opened <= self.at_ms {
+                    let age_ms = self.at_ms - opened;
+                    match &close.record {
+                        Record::Session(record) => open.push(session(conn, &record.user, &record.ip, age_ms)),
+                        Record::Direct(record) => {
+                            open_direct.push(OpenDirect { record: record.clone(), age_ms });
+                        }
+                    }
                 }
             }
         }
@@ -106,9 +151,13 @@ impl Collector {
                 open.push(session(conn, &record.user, &record.ip, self.at_ms - at_ms));
             }
         }
-        closes.sort_by(|a, b| (a.at_ms, &a.record.conn).cmp(&(b.at_ms, &b.record.conn)));
+        closes.sort_by(|a, b| (a.at_ms, a.record.conn()).cmp(&(b.at_ms, b.record.conn())));
+        open_direct.sort_by(|a, b| {
+            (a.record.port, b.age_ms, &a.record.conn).cmp(&(b.record.port, a.age_ms, &b.record.conn))
+        });
         open.sort_by(|a, b| (&a.user, b.age_ms, &a.conn).cmp(&(&b.user, a.age_ms, &b.conn)));
-        Replay { at: self.at_ms / 1000, closes, open, hosts: self.hosts, store, is_incomplete }
+        let (at, hosts) = (self.at_ms / 1000, self.hosts);
+        Replay { at, closes, open, open_direct, hosts, store, is_incomplete }
     }
 }
 
@@ -203,10 +252,33 @@ mod tests {
         let replay = records.finish("the journal", false);
         let open: Vec<_> = replay.open.iter().map(|open| (open.conn.as_str(), open.age_ms)).collect();
         assert_eq!(open, [("long", 3_000_000), ("still", 5_000), ("later-close", 0)]);
-        let closes: Vec<_> = replay.closes.iter().map(|close| close.record.conn.as_str()).collect();
+        let closes: Vec<_> = replay.closes.iter().map(|close| close.record.conn()).collect();
         assert_eq!((closes, replay.at), (vec!["ended"], AT));
         assert!(replay.limits()[1].contains("2 hosts: a, b"), "{:?}", replay.limits());
         assert_eq!(replay.sessions().open, 3);
+    }
+
+    #[test]
+    fn an_open_connection_is_known_from_its_later_close() {
+        let record = |conn: &str, port: u16, dur_ms: u64| {
+            let line = format!(
+                "tcp close ip=203.0.113.7 dur_ms={dur_ms} cause=upstream_closed verdict=serve_left segment=serve \
+                 conn={conn} port={port} via=direct kernel=tracepoint"
+            );
+            Box::new(TcpCloseRecord::from_line(&line).unwrap())
+        };
+        let at_ms = AT * 1000;
+        let mut records = Collector::new(AT);
+        records.direct(record("ended", 8080, 8_000), at_ms - 1_000);
+        records.direct(record("open", 8080, 9_000), at_ms + 4_000);
+        records.direct(record("older", 443, 60_000), at_ms + 1);
+        records.direct(record("later", 8080, 3_000), at_ms + 4_000);
+        let replay = records.finish("the journal", false);
+        let open: Vec<_> =
+            replay.open_direct.iter().map(|open| (open.record.conn.as_str(), open.age_ms)).collect();
+        assert_eq!(open, [("older", 59_999), ("open", 5_000)]);
+        let closes: Vec<_> = replay.closes.iter().map(|close| close.record.conn()).collect();
+        assert_eq!((closes, replay.open.len()), (vec!["ended"], 0), "not a session");
     }
 
     #[test]

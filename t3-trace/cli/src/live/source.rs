@@ -77,8 +77,6 @@ pub enum Item {
 pub enum Subscription {
     /// None; dispatch sends no live stats.
     Closes,
-    /// The same, and closes of connections that t3-dispatch did not carry.
-    ClosesAndDirect,
     /// Open sessions and the daemon's status, periodically.
     Everything,
 }
@@ -90,12 +88,13 @@ enum Link {
     DownSince(u64),
 }
 
+/// Starts both tasks; the journal is read for connections that t3-dispatch did not carry only with
+/// `has_direct`.
 #[must_use]
-pub fn start(socket: &Path, subscription: Subscription) -> mpsc::Receiver<Item> {
+pub fn start(socket: &Path, subscription: Subscription, has_direct: bool) -> mpsc::Receiver<Item> {
     let (items, received) = mpsc::channel(256);
     let (link, link_seen) = watch::channel(Link::Up);
     tokio::spawn(follow_socket(socket.to_owned(), subscription, items.clone(), link));
-    let has_direct = subscription == Subscription::ClosesAndDirect;
     tokio::spawn(follow_journal(items, link_seen, has_direct));
     received
 }
@@ -393,7 +392,7 @@ mod tests {
     async fn no_queries_without_need_or_to_an_older_daemon() {
         for (subscription, sessions) in [(Subscription::Closes, true), (Subscription::Everything, false)] {
             let mut fake = FakeDaemon::new();
-            let _items = start(&fake.path, subscription);
+            let _items = start(&fake.path, subscription, false);
             let subscriber = fake.welcome(sessions).await;
             assert_eq!(query(&subscriber).await, None, "{subscription:?}");
         }
@@ -402,7 +401,7 @@ mod tests {
     #[tokio::test]
     async fn one_query_at_a_time() {
         let mut fake = FakeDaemon::new();
-        let mut items = start(&fake.path, Subscription::Everything);
+        let mut items = start(&fake.path, Subscription::Everything, false);
         let subscriber = fake.welcome(true).await;
         assert!(matches!(items.recv().await, Some(Item::Connected(daemon)) if daemon.pid.is_some()));
         assert_eq!(query(&subscriber).await, Some(ToTrace::Status));

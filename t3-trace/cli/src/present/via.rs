@@ -39,9 +39,15 @@ impl ViaFilter {
 #[must_use]
 pub fn direct_line(record: &TcpCloseRecord, clock: &str, host: Option<&str>, paint: Paint) -> String {
     let line = close_line::close(&record.as_close(), clock, host, paint);
+    format!("{line}  {}", ends(record))
+}
+
+/// Returns the port and the client of a connection: `:8080 from 192.0.2.7 (nginx)`.
+#[must_use]
+pub fn ends(record: &TcpCloseRecord) -> String {
     let client = record.client_comm.as_ref().map_or_else(String::new, |comm| format!(" ({})", safe(comm)));
     let at_least = if record.dur_min == Some(true) { "  older than the watch" } else { "" };
-    format!("{line}  :{} from {}{client}{at_least}", record.port, safe(&record.ip))
+    format!(":{} from {}{client}{at_least}", record.port, safe(&record.ip))
 }
 
 #[cfg(test)]

@@ -2,22 +2,12 @@
 
 use std::{collections::VecDeque, ops::Range};
 
-use t3_record::CloseRecord;
+use t3_record::{CloseRecord, TcpCloseRecord};
 
-use super::filter::Filter;
+use super::{close::Close, filter::Filter};
 
 /// Closes kept; about 15 MB.
 pub const KEPT: usize = 10_000;
-
-/// One close.
-#[derive(Debug, Clone)]
-pub struct Close {
-    /// Position in the order of arrival.
-    pub seq: u64,
-    /// Time in seconds since the epoch.
-    pub at: u64,
-    pub record: Box<CloseRecord>,
-}
 
 /// The last closes, oldest first. While paused, new closes are queued and the list does not
 /// change.
@@ -40,9 +30,18 @@ pub struct Closes {
 }
 
 impl Closes {
-    /// Adds a close.
+    /// Adds the close of a session.
     pub fn push(&mut self, record: Box<CloseRecord>, at: u64) {
-        let close = Close { seq: self.next, at, record };
+        self.add(record, None, at);
+    }
+
+    /// Adds the close of a connection that t3-dispatch did not carry.
+    pub fn push_direct(&mut self, direct: Box<TcpCloseRecord>, at: u64) {
+        self.add(Box::new(direct.as_close()), Some(direct), at);
+    }
+
+    fn add(&mut self, record: Box<CloseRecord>, direct: Option<Box<TcpCloseRecord>>, at: u64) {
+        let close = Close { seq: self.next, at, record, direct };
         self.next += 1;
         match &mut self.paused {
             None => self.keep(close),
@@ -57,7 +56,7 @@ impl Closes {
     }
 
     fn keep(&mut self, close: Close) {
-        if self.filter.matches(&close.record) {
+        if self.filter.matches(&close) {
             self.visible.push_back(close.seq);
         }
         self.kept.push_back(close);
@@ -94,8 +93,7 @@ impl Closes {
     /// Sets the filter; keeps the selection if it still matches.
     pub fn set_filter(&mut self, filter: Filter) {
         self.filter = filter;
-        self.visible =
-            self.kept.iter().filter(|close| self.filter.matches(&close.record)).map(|c| c.seq).collect();
+        self.visible = self.kept.iter().filter(|close| self.filter.matches(close)).map(|c| c.seq).collect();
         if self.selected.is_some_and(|seq| self.visible.binary_search(&seq).is_err()) {
             self.selected = None;
         }

@@ -2,11 +2,9 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use t3_record::{
-    CloseRecord,
-    vocabulary::{Segment, Verdict},
-};
+use t3_record::vocabulary::{Segment, Verdict, Via};
 
+use super::close::Close;
 use crate::{present::verdict_text, time::duration};
 
 /// An invalid term of a filter.
@@ -18,6 +16,10 @@ pub enum BadFilter {
     Segment(String),
     #[error("short: {0}")]
     Short(String),
+    #[error("unknown carrier {0:?}; expected one of: dispatch, direct")]
+    Via(String),
+    #[error("port: expected 1 to 65535, got {0:?}")]
+    Port(String),
 }
 
 /// One condition on a record.
@@ -27,11 +29,15 @@ enum Test {
     Verdict(Verdict),
     Segment(Segment),
     Shorter(Duration),
+    /// Sessions of t3-dispatch, or other connections.
+    Via(Via),
+    /// Listening port of a connection that t3-dispatch did not carry.
+    Port(u16),
     /// Substring of the record or its label, in lower case.
     Text(String),
 }
 
-/// Conditions that must all hold; of several users, verdicts or segments, one must match.
+/// Conditions that must all hold; of several users, verdicts, segments or ports, one must match.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     wanted: Vec<Test>,
@@ -71,38 +77,44 @@ impl Filter {
         self.wanted.push(Test::Segment(segment));
     }
 
-    /// Whether a record matches.
+    /// Whether a close matches.
     #[must_use]
-    pub fn matches(&self, record: &CloseRecord) -> bool {
+    pub fn matches(&self, close: &Close) -> bool {
         if self.is_empty() {
             return true;
         }
         let one_of = |same: fn(&Test) -> bool| {
             let mut tests = self.wanted.iter().filter(|test| same(test)).peekable();
-            tests.peek().is_none() || tests.any(|test| test.holds(record))
+            tests.peek().is_none() || tests.any(|test| test.holds(close))
         };
         one_of(|test| matches!(test, Test::User(_)))
             && one_of(|test| matches!(test, Test::Verdict(_)))
             && one_of(|test| matches!(test, Test::Segment(_)))
+            && one_of(|test| matches!(test, Test::Port(_)))
             && self
                 .wanted
                 .iter()
-                .filter(|test| matches!(test, Test::Shorter(_) | Test::Text(_)))
-                .all(|test| test.holds(record))
-            && !self.unwanted.iter().any(|test| test.holds(record))
+                .filter(|test| matches!(test, Test::Shorter(_) | Test::Via(_) | Test::Text(_)))
+                .all(|test| test.holds(close))
+            && !self.unwanted.iter().any(|test| test.holds(close))
     }
 }
 
 impl Test {
-    fn holds(&self, record: &CloseRecord) -> bool {
+    fn holds(&self, close: &Close) -> bool {
+        let (record, direct) = (&close.record, close.direct.as_deref());
         match self {
+            // The list shows a unit or process in place of an unknown user.
             Self::User(user) => *user == record.user,
             Self::Verdict(verdict) => *verdict == record.verdict,
             Self::Segment(segment) => *segment == record.segment,
             Self::Shorter(short) => u128::from(record.dur_ms) < short.as_millis(),
+            Self::Via(via) => (*via == Via::Direct) == direct.is_some(),
+            Self::Port(port) => direct.is_some_and(|direct| direct.port == *port),
             Self::Text(text) => {
+                let line = direct.map_or_else(|| record.to_line(), t3_record::TcpCloseRecord::to_line);
                 verdict_text::close_label(record).to_lowercase().contains(text.as_str())
-                    || record.to_line().to_lowercase().contains(text.as_str())
+                    || line.to_lowercase().contains(text.as_str())
             }
         }
     }
@@ -132,6 +144,11 @@ fn test(word: &str) -> Result<Test, BadFilter> {
         "user" | "u" => Ok(Test::User(value.to_owned())),
         "verdict" | "v" => value.parse().map(Test::Verdict).map_err(|_| BadFilter::Verdict(value.to_owned())),
         "segment" | "s" => value.parse().map(Test::Segment).map_err(|_| BadFilter::Segment(value.to_owned())),
+        "via" => value.parse().map(Test::Via).map_err(|_| BadFilter::Via(value.to_owned())),
+        "port" | "p" => match value.parse() {
+            Ok(port @ 1..) => Ok(Test::Port(port)),
+            _ => Err(BadFilter::Port(value.to_owned())),
+        },
         "short" => duration(value).map(Test::Shorter).map_err(BadFilter::Short),
         _ => text(),
     }
@@ -158,6 +175,8 @@ impl fmt::Display for Filter {
                 Test::Verdict(verdict) => write!(f, "{blank}{not}verdict:{verdict}")?,
                 Test::Segment(segment) => write!(f, "{blank}{not}segment:{segment}")?,
                 Test::Shorter(short) => write!(f, "{blank}{not}short:{}", time(*short))?,
+                Test::Via(via) => write!(f, "{blank}{not}via:{via}")?,
+                Test::Port(port) => write!(f, "{blank}{not}port:{port}")?,
                 Test::Text(text) => write!(f, "{blank}{not}{text}")?,
             }
         }
@@ -168,10 +187,36 @@ impl fmt::Display for Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::live::screen::testing::record;
+    use crate::live::screen::testing::{direct, record};
 
     fn shows(filter: &str, user: &str, verdict: Verdict, segment: Segment) -> bool {
-        filter.parse::<Filter>().unwrap().matches(&record("c1", user, verdict, segment))
+        let record = Box::new(record("c1", user, verdict, segment));
+        filter.parse::<Filter>().unwrap().matches(&Close { seq: 0, at: 0, record, direct: None })
+    }
+
+    #[test]
+    fn carrier_and_port_select_connections() {
+        let direct = Box::new(direct(""));
+        let close = Close { seq: 0, at: 0, record: Box::new(direct.as_close()), direct: Some(direct) };
+        for (filter, shown) in [
+            ("via:direct", true),
+            ("via:dispatch", false),
+            ("!via:direct", false),
+            ("port:8080", true),
+            ("p:8081", false),
+            ("p:8081 port:8080", true),
+            ("!port:8080", false),
+            ("user:port", false),
+            ("nginx", true),
+            ("tcp port=8080", true),
+        ] {
+            let read: Filter = filter.parse().unwrap();
+            assert_eq!(read.matches(&close), shown, "{filter:?}");
+            assert_eq!(read.to_string().parse(), Ok(read), "{filter:?}");
+        }
+        assert!(shows("via:dispatch", "ann", Verdict::ServeOom, Segment::Serve));
+        assert!(!shows("via:direct", "ann", Verdict::ServeOom, Segment::Serve));
+        assert!(!shows("port:8080", "ann", Verdict::ServeOom, Segment::Serve));
     }
 
     #[test]
@@ -208,7 +253,13 @@ mod tests {
 
     #[test]
     fn an_invalid_term_is_rejected_with_valid_ones() {
-        for (filter, said) in [("v:serve_bored", "serve_oom"), ("s:moon", "devvm"), ("short:soon", "1h30m")] {
+        for (filter, said) in [
+            ("v:serve_bored", "serve_oom"),
+            ("s:moon", "devvm"),
+            ("short:soon", "1h30m"),
+            ("via:tunnel", "direct"),
+            ("port:0", "65535"),
+        ] {
             let refused = filter.parse::<Filter>().unwrap_err().to_string();
             assert!(refused.contains(said), "{refused}");
         }

@@ -43,7 +43,10 @@ pub const TABLE: &[(&str, &str)] = &[
     ("Esc", "back; clear the selection"),
     ("Tab", "switch between closes and open sessions"),
     ("Space p", "pause the list; counting continues"),
-    ("/", "filter: user:ann verdict:serve_oom segment:serve short:2m TEXT, !TERM negates"),
+    (
+        "/",
+        "filter: user:ann verdict:serve_oom segment:serve via:direct port:8080 short:2m TEXT, !TERM negates",
+    ),
     ("u v s", "filter by user, verdict or segment of the selection"),
     ("x", "clear filter"),
     ("m", "messages with their times"),
@@ -118,7 +121,7 @@ const fn typed(code: KeyCode, control: bool) -> Option<Action> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::live::screen::{closes::Close, testing};
+    use crate::live::screen::{close::Close, testing};
 
     fn key(code: KeyCode) -> KeyEvent {
         KeyEvent::new(code, KeyModifiers::NONE)
@@ -133,7 +136,7 @@ mod tests {
     }
 
     fn detail() -> Overlay {
-        Overlay::Detail(Close { seq: 0, at: 0, record: Box::new(testing::killed()) })
+        Overlay::Detail(Close { seq: 0, at: 0, record: Box::new(testing::killed()), direct: None })
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! [`model`] (state), [`keys`] (actions) and [`view`] (drawing) are pure; [`Screen`] combines them.
 //! Only [`run`] uses the terminal and the clock.
 
+pub mod close;
 pub mod closes;
 pub mod evidence;
 pub mod filter;

@@ -1,15 +1,18 @@
 //! State of the screen: items enter by [`Model::receive`], user actions by [`Model::act`].
 //! Reads no clock and no terminal. Bounded.
 
-use t3_record::{CloseRecord, vocabulary::Verdict};
+use t3_record::{CloseRecord, TcpCloseRecord, vocabulary::Verdict};
 
 use super::{
     closes::Closes, filter::Filter, keys::Action, link::Source, overlay::Overlay, sessions::SessionTable,
 };
-use crate::live::{
-    dedup::Dedup,
-    replay::{AROUND, Replay},
-    source::Item,
+use crate::{
+    live::{
+        dedup::Dedup,
+        replay::{AROUND, Record, Replay},
+        source::Item,
+    },
+    present::via::ViaFilter,
 };
 
 /// Complete seconds over which the rate is averaged.
@@ -52,6 +55,10 @@ pub struct Model {
     pub scroll: usize,
     scroll_most: usize,
     scroll_page: usize,
+    /// Closes that are shown.
+    pub via: ViaFilter,
+    /// Connections that t3-dispatch did not carry, among all.
+    direct: u64,
     counts: [u64; Verdict::ALL.len()],
     latest: [u64; SECONDS],
     dedup: Dedup,
@@ -84,8 +91,7 @@ impl Model {
     pub fn receive(&mut self, item: Item) {
         match item {
             Item::Closed(record, at) => self.closed(record, at),
-            // This screen is about sessions.
-            Item::Direct(..) => {}
+            Item::Direct(record, at) => self.direct_closed(record, at),
             Item::Skipped(messages) => self.source.skipped(messages, self.now),
             Item::Connected(daemon) => {
                 self.sessions.forget();
@@ -114,21 +120,42 @@ impl Model {
         self.since = replay.at.saturating_sub(AROUND);
         self.source.link = super::link::Link::Replay { limits: replay.limits() };
         for close in &replay.closes {
-            self.closed(close.record.clone(), close.at_ms / 1000);
+            let at = close.at_ms / 1000;
+            match &close.record {
+                Record::Session(record) => self.closed(record.clone(), at),
+                Record::Direct(record) => self.direct_closed(record.clone(), at),
+            }
         }
         self.sessions.receive(replay.sessions());
     }
 
     fn closed(&mut self, record: Box<CloseRecord>, at: u64) {
-        if !self.dedup.first_time(&record.conn) {
-            return;
+        if self.via.has_sessions() && self.dedup.first_time(&record.conn) {
+            self.count(record.verdict, record.lost);
+            self.closes.push(record, at);
         }
-        if let Some(count) = index(record.verdict).and_then(|index| self.counts.get_mut(index)) {
+    }
+
+    fn direct_closed(&mut self, record: Box<TcpCloseRecord>, at: u64) {
+        if self.via.has_direct() && self.dedup.first_time(&record.conn) {
+            self.count(record.verdict, record.lost);
+            self.direct += 1;
+            self.closes.push_direct(record, at);
+        }
+    }
+
+    fn count(&mut self, verdict: Verdict, lost: Option<u64>) {
+        if let Some(count) = index(verdict).and_then(|index| self.counts.get_mut(index)) {
             *count += 1;
         }
         self.latest[slot(self.now)] += 1;
-        self.source.lost = self.source.lost.saturating_add(record.lost.unwrap_or(0));
-        self.closes.push(record, at);
+        self.source.lost = self.source.lost.saturating_add(lost.unwrap_or(0));
+    }
+
+    /// Number of connections that t3-dispatch did not carry, among the closes since the start.
+    #[must_use]
+    pub const fn total_direct(&self) -> u64 {
+        self.direct
     }
 
     /// Closes per verdict that occurred, the most frequent first.

@@ -1,6 +1,6 @@
 //! Overlay over the lists of the screen.
 
-use super::closes::Close;
+use super::close::Close;
 
 #[derive(Debug, Clone, Default)]
 pub enum Overlay {

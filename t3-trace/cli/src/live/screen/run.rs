@@ -37,13 +37,14 @@ pub(in crate::live) async fn show(args: &LiveArgs, replay: Option<&Replay>, colo
     // Of a replay nothing comes later; its sender keeps the channel open.
     let (_silent, nothing) = tokio::sync::mpsc::channel(1);
     let mut items = match replay {
-        None => source::start(&args.socket, Subscription::Everything),
+        None => source::start(&args.socket, Subscription::Everything, args.via.has_direct()),
         Some(_) => nothing,
     };
     let now = || replay.map_or_else(realtime_secs, |replay| replay.at);
     let filter = Filter::of(args.user.as_deref(), args.short);
     let theme = Theme { colour, unicode: unicode() };
     let mut model = Model::new(now(), filter);
+    model.via = args.via;
     if let Some(replay) = replay {
         model.replay(replay);
     }

@@ -2,7 +2,7 @@
 
 use ratatui::{Terminal, backend::TestBackend};
 use t3_record::{
-    Cause, CloseRecord, Confidence, How, KernelSource, Segment, Verdict,
+    Cause, CloseRecord, Confidence, How, KernelSource, Segment, TcpCloseRecord, Verdict,
     value::Percent,
     vocabulary::{ClosedBy, HeartbeatSource, LegEnd},
     wire::live::{OpenSession, PressureStats, SessionStats, Sessions},
@@ -61,6 +61,14 @@ pub(super) fn killed() -> CloseRecord {
     killed.ray = Some("8c1f0000abcd1234-LHR".to_owned());
     killed.self_lag_ms = Some(3);
     killed
+}
+
+/// A connection to port 8080 whose process was killed, with these further keys.
+pub(super) fn direct(rest: &str) -> TcpCloseRecord {
+    let line = "tcp close ip=203.0.113.7 dur_ms=61873 cause=upstream_closed verdict=serve_killed segment=serve \
+                conn=d4k3v9q0a1b2c port=8080 via=direct kernel=tracepoint how=signal:9 confidence=proven \
+                peer_unit=nginx.service chain=up:peer_sig9@-1,up:fin_in@0";
+    TcpCloseRecord::from_line(&format!("{line}{rest}")).unwrap()
 }
 
 pub(super) fn daemon(pid: i32) -> Daemon {

@@ -17,9 +17,12 @@ use super::{
     frame_limiter::FRAME,
     keys,
     model::Effect,
-    testing::{NOON, daemon, killed, record, screen, sessions, shown, text},
+    testing::{NOON, daemon, direct, killed, record, screen, sessions, shown, text},
 };
-use crate::live::{replay::Collector, source::Item};
+use crate::{
+    live::{replay::Collector, source::Item},
+    present::via::ViaFilter,
+};
 
 const SIZES: [(u16, u16); 3] = [(80, 24), (120, 40), (40, 10)];
 
@@ -353,4 +356,54 @@ fn a_replay_names_its_time_and_what_no_record_has() {
     looks_like("replay", &mut screen);
     press(&mut screen, &[KeyCode::Up, KeyCode::Enter]);
     assert!(shown(&mut screen, 80, 24).contains("alice's serve was killed by SIGKILL"));
+}
+
+/// A connection to a watched port that closed at `at`.
+fn direct_closed(conn: &str, rest: &str, at: u64) -> Item {
+    let mut record = direct(rest);
+    record.conn = conn.to_owned();
+    Item::Direct(Box::new(record), at)
+}
+
+#[test]
+fn direct_connections() {
+    let mut screen = screen();
+    screen.model.via = ViaFilter::All;
+    screen.receive([Item::Connected(daemon(1)), Item::Sessions(Box::new(sessions(1)))]);
+    screen.receive([closed(3, Verdict::ClientClosed, Segment::Downstream)]);
+    let known = " user=ann client_pid=881 client_comm=nginx psi_io=33.0";
+    screen.receive([direct_closed("d1", known, NOON + 4), direct_closed("d1", known, NOON + 4)]);
+    let older = " verdict=client_left segment=downstream how=fin confidence=likely dur_min=true";
+    let line = direct("").to_line().replace(" verdict=serve_killed segment=serve", "");
+    let line = line.replace(" how=signal:9 confidence=proven", "") + older;
+    let mut left = t3_record::TcpCloseRecord::from_line(&line).unwrap();
+    left.conn = "d2".to_owned();
+    screen.receive([Item::Direct(Box::new(left), NOON + 5)]);
+    looks_like("direct", &mut screen);
+    assert_eq!((screen.model.total(), screen.model.total_direct()), (3, 2), "each once");
+    press(&mut screen, &[KeyCode::Up, KeyCode::Up, KeyCode::Enter]);
+    looks_like("direct-detail", &mut screen);
+    press(&mut screen, &[KeyCode::Esc, KeyCode::Char('/')]);
+    write(&mut screen, "port:8080 user:ann");
+    press(&mut screen, &[KeyCode::Enter]);
+    assert!(shown(&mut screen, 80, 24).contains("1 of 3 match filter: port:8080 user:ann"));
+}
+
+#[test]
+fn the_carrier_selects_what_is_shown_and_missed() {
+    for (via, total, warns) in
+        [(ViaFilter::Dispatch, 1, true), (ViaFilter::Direct, 1, false), (ViaFilter::All, 2, true)]
+    {
+        let mut screen = screen();
+        screen.model.via = via;
+        let mut none = sessions(1);
+        (none.dispatch, none.open, none.sessions) = (false, 0, vec![]);
+        screen.receive([Item::Connected(daemon(1)), Item::Sessions(Box::new(none))]);
+        let empty = shown(&mut screen, 120, 40);
+        assert_eq!(empty.contains("t3-dispatch is not connected"), warns, "{via:?}: {empty}");
+        assert_eq!(empty.contains("No direct connection has closed yet"), !via.has_sessions(), "{empty}");
+        screen.receive([closed(1, Verdict::ClientLeft, Segment::Downstream)]);
+        screen.receive([direct_closed("d1", "", NOON)]);
+        assert_eq!(screen.model.total(), total, "{via:?}");
+    }
 }

@@ -9,11 +9,12 @@ use super::{
     text::{put, thousands},
 };
 use crate::{
-    live::screen::{closes::Close, model::Focus},
+    live::screen::{close::Close, model::Focus},
     present::{
         close_line,
         text::{Paint, lasted},
         verdict_text::{self, Tone},
+        via,
     },
 };
 
@@ -38,7 +39,10 @@ pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
     bar(view, area, &title, view.model.focus == Focus::Closes, buf);
     let (rows, selected) = closes.on_screen();
     if rows.is_empty() && area.height > 2 {
-        let why = if kept == 0 {
+        let why = if kept == 0 && !view.model.via.has_sessions() {
+            "No direct connection has closed yet; t3-trace reports those to watched ports (doctor lists them)."
+                .to_owned()
+        } else if kept == 0 {
             "No closes yet.".to_owned()
         } else {
             format!("No close matches the filter ({} in total); x clears it.", thousands(kept as u64))
@@ -107,12 +111,17 @@ fn details(view: &View<'_>, close: &Close, _: u16) -> (String, Style) {
     } else {
         view.theme.dim()
     };
-    (close_line::details(&close.record, Paint { colour: false }).join("  "), style)
+    let end = close.direct.as_deref().map(via::ends);
+    let parts = close_line::details(&close.record, Paint { colour: false });
+    (end.into_iter().chain(parts).collect::<Vec<_>>().join("  "), style)
 }
 
-/// Only the pressure, for narrow screens.
+/// Only the pressure, for narrow screens; of other connections the port.
 fn pressure(view: &View<'_>, close: &Close, width: u16) -> (String, Style) {
     let (_, style) = details(view, close, width);
+    if let Some(direct) = &close.direct {
+        return (via::ends(direct), style);
+    }
     let parts = close_line::details(&close.record, Paint { colour: false });
     let psi =
         parts.iter().find_map(|part| part.strip_prefix("PSI ").or(part.starts_with("host ").then_some(part)));

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     live::{screen::link::Link, source::RETRY},
-    present::verdict_text::Tone,
+    present::{verdict_text::Tone, via::ViaFilter},
 };
 
 /// Draws the first line.
@@ -27,7 +27,10 @@ pub fn draw(view: &View<'_>, area: Rect, buf: &mut Buffer) {
         Link::Replay { .. } => (format!("REPLAY of {}", (view.day)(model.now)), Tone::Bad),
     };
     let is_replay = matches!(model.source.link, Link::Replay { .. });
-    let closes = format!("{} closes", thousands(model.total()));
+    let mut closes = format!("{} closes", thousands(model.total()));
+    if model.via == ViaFilter::All {
+        closes.push_str(&format!(", {} direct", thousands(model.total_direct())));
+    }
     let kernel = match model.source.kernel {
         Some(KernelSource::Kprobe | KernelSource::Tracepoint) => Some("kernel evidence: yes".to_owned()),
         Some(KernelSource::Off | KernelSource::Timeout) => Some("kernel evidence: NO".to_owned()),
@@ -116,7 +119,8 @@ pub fn alerts(view: &View<'_>) -> Vec<(Tone, String)> {
         ));
     }
     let up = matches!(source.link, Link::Up { .. });
-    if up && table.known() && !table.dispatch {
+    // Other connections do not need it.
+    if up && view.model.via.has_sessions() && table.known() && !table.dispatch {
         alerts.push((Tone::Bad, "t3-dispatch is not connected to t3-trace: it is not running, or writes records without kernel evidence.".to_owned()));
     }
     if up && source.kernel == Some(KernelSource::Off) {

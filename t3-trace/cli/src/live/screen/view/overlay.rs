@@ -1,12 +1,17 @@
 //! Scrolled overlays: evidence of one close, help, messages.
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style};
+use t3_record::{CloseRecord, TcpCloseRecord};
 
 use super::{
     View, bar,
     text::{put, wrap},
 };
-use crate::live::screen::{evidence, keys, overlay::Overlay};
+use crate::{
+    explain,
+    live::screen::{evidence, keys, overlay::Overlay},
+    present::text::Paint,
+};
 
 /// A line and its style.
 type Line = (String, Style);
@@ -19,12 +24,10 @@ pub fn page(view: &View<'_>, width: u16) -> Option<(String, Vec<Line>)> {
         Overlay::Nothing | Overlay::Prompt { .. } => return None,
         Overlay::Detail(close) => {
             let when = format!("{} {}", (view.day)(close.at), (view.clock)(close.at));
-            let mut lines = Vec::new();
-            for section in evidence::page(&close.record, &when) {
-                lines.push((section.title.to_owned(), view.theme.strong()));
-                let wrapped = section.lines.iter().flat_map(|line| wrap(&format!("  {line}"), width, 4));
-                lines.extend(wrapped.map(|line| (line, Style::new())));
-            }
+            let lines = match &close.direct {
+                Some(record) => direct(view, record, &when, width),
+                None => session(view, &close.record, &when, width),
+            };
             ("Evidence of one close   Esc: back, Left/Right: previous/next close".to_owned(), lines)
         }
         Overlay::Help => ("Keys".to_owned(), help(view, width)),
@@ -42,6 +45,31 @@ pub fn page(view: &View<'_>, width: u16) -> Option<(String, Vec<Line>)> {
             ("Messages".to_owned(), lines)
         }
     })
+}
+
+/// Evidence of a session.
+fn session(view: &View<'_>, record: &CloseRecord, when: &str, width: usize) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for section in evidence::page(record, when) {
+        lines.push((section.title.to_owned(), view.theme.strong()));
+        let wrapped = section.lines.iter().flat_map(|line| wrap(&format!("  {line}"), width, 4));
+        lines.extend(wrapped.map(|line| (line, Style::new())));
+    }
+    lines
+}
+
+/// The page of `explain` of a connection that t3-dispatch did not carry, and its record.
+fn direct(view: &View<'_>, record: &TcpCloseRecord, when: &str, width: usize) -> Vec<Line> {
+    let page = explain::direct::page(record, None, when, Paint { colour: false }, width);
+    let mut lines: Vec<Line> = Vec::new();
+    for line in page.lines().chain(["", "RECORD"]) {
+        let is_heading = !line.is_empty() && line.chars().all(|c| c.is_ascii_uppercase());
+        let style = if is_heading { view.theme.strong() } else { Style::new() };
+        lines.push((line.to_owned(), style));
+    }
+    let wrapped = wrap(&format!("  {}", record.to_line()), width, 4);
+    lines.extend(wrapped.into_iter().map(|line| (line, Style::new())));
+    lines
 }
 
 fn help(view: &View<'_>, width: usize) -> Vec<Line> {
