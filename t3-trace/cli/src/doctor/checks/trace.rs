@@ -10,6 +10,8 @@ use crate::present::text::lasted;
 
 /// Up to one lost event of this many is a note.
 const NOTABLE: u64 = 10_000;
+/// Watched ports that are listed.
+const LISTED: usize = 10;
 
 pub(super) fn all(facts: &Facts) -> Vec<Finding> {
     let at = facts.socket.display().to_string();
@@ -19,7 +21,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Finding> {
         found.extend(facts.heartbeats.map(heartbeats));
         found.extend(super::restart::finding(status, facts.units.get(super::DISPATCH)));
         found.extend(status.journal.map(records));
-        found.extend(status.direct.as_ref().and_then(direct));
+        found.extend(status.direct.as_ref().map(direct));
         found.extend([loss(status), tables(status)]);
     }
     found
@@ -148,17 +150,30 @@ fn records(journal: JournalState) -> Finding {
 }
 
 /// Connections that dispatch did not carry; none as long as all were recorded.
-fn direct(direct: &DirectState) -> Option<Finding> {
-    let DirectState { written, over_budget, lost, .. } = direct;
+fn direct(direct: &DirectState) -> Finding {
+    let DirectState { ports, written, short, over_budget, lost } = direct;
     let missing = over_budget + lost;
-    (missing > 0).then(|| {
-        let says = format!(
-            "{missing} closed connections without a tcp close record since t3-trace started: {over_budget} over \
-             the budget of their port, {lost} lost by the kernel's ring; {written} recorded"
+    if missing == 0 {
+        let listed: Vec<String> = ports.iter().take(LISTED).map(u16::to_string).collect();
+        let more = match ports.len().saturating_sub(LISTED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        return Finding::ok(
+            Check::Direct,
+            format!(
+                "connections without t3-dispatch to port {}{more}: {written} recorded since t3-trace started, \
+                 {short} shorter than the minimum",
+                listed.join(", ")
+            ),
         );
-        let advice = "raise min_duration or budget of the port in [[watch]] (/etc/t3-trace.toml)";
-        Finding::of(Check::Direct, State::Warning, says, advice)
-    })
+    }
+    let says = format!(
+        "{missing} closed connections without a tcp close record since t3-trace started: {over_budget} over \
+         the budget of their port, {lost} lost by the kernel's ring; {written} recorded"
+    );
+    let advice = "raise min_duration or budget of the port in [[watch]] (/etc/t3-trace.toml)";
+    Finding::of(Check::Direct, State::Warning, says, advice)
 }
 
 fn loss(status: &Status) -> Finding {
@@ -229,8 +244,12 @@ mod tests {
     #[test]
     fn connections_without_a_record_are_a_warning() {
         let state = DirectState { ports: vec![80], written: 9, short: 1_000, over_budget: 0, lost: 0 };
-        assert_eq!(direct(&state), None, "short ones are not recorded on purpose");
-        let finding = direct(&DirectState { over_budget: 3, lost: 2, ..state }).unwrap();
+        let finding = direct(&state);
+        assert_eq!(finding.state, State::Ok, "short ones are not recorded on purpose");
+        assert!(finding.says.contains("to port 80: 9 recorded") && finding.says.contains("1000 shorter"));
+        let many = direct(&DirectState { ports: (1..=12).collect(), ..state });
+        assert!(many.says.contains("9, 10 and 2 more: "), "{}", many.says);
+        let finding = direct(&DirectState { over_budget: 3, lost: 2, ..state });
         assert_eq!((finding.check, finding.state), (Check::Direct, State::Warning));
         assert!(finding.says.starts_with("5 closed connections without"), "{}", finding.says);
     }
