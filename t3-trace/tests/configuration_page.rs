@@ -24,7 +24,8 @@ const PACKAGED_HEAD: &str = "\
 # is set. Every user may read this file: tokens and passwords are in files of their own.
 ";
 /// Values of options without a default.
-const EXAMPLES: [(&str, &str); 17] = [
+const EXAMPLES: [(&str, &str); 18] = [
+    ("metrics-file", "/run/t3-trace/t3-trace.prom"),
     ("loki", "https://loki.example.org"),
     ("loki-tenant", "t3"),
     ("loki-token-file", "/etc/t3-trace.d/loki.token"),

@@ -110,6 +110,10 @@ pub struct DaemonArgs {
     /// carry
     #[arg(long, env = "T3_TRACE_NO_WATCH_SERVE")]
     pub no_watch_serve: bool,
+    /// File for metrics in the text format of Prometheus, written every 15 s, for the textfile
+    /// collector of the node exporter (docs/METRICS.md)
+    #[arg(long, env = "T3_TRACE_METRICS_FILE", value_name = "FILE")]
+    pub metrics_file: Option<PathBuf>,
     /// Do not load eBPF programs: provide pressure only
     #[arg(long, env = "T3_TRACE_NO_EBPF")]
     pub no_ebpf: bool,

@@ -14,6 +14,7 @@ pub mod exit;
 mod forwarder;
 pub mod listen;
 mod locked;
+pub mod metrics;
 mod moments;
 mod open_sessions;
 pub mod options;

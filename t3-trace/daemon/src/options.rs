@@ -1,6 +1,6 @@
 //! Settings of the daemon.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use crate::direct::{WatchedPort, WatchedUnit};
 
@@ -23,6 +23,10 @@ pub struct Options {
     pub watch_units: Vec<WatchedUnit>,
     /// Direct connections to serve ports are recorded.
     pub watch_serve: bool,
+    /// File for the metrics.
+    pub metrics_file: Option<PathBuf>,
+    /// Interval between writes of that file.
+    pub metrics_interval: Duration,
     /// Records are only sent to subscribers.
     pub publish_only: bool,
     /// Records are written to journald and can be looked up there.

@@ -22,6 +22,7 @@ use t3_trace_host::{
 
 use crate::{
     connection, direct, listen,
+    metrics::MetricsFile,
     moments::Moments,
     options::Options,
     own_network::Observer,
@@ -141,6 +142,9 @@ pub async fn run(
         tasks.spawn(Arc::clone(reconciler).run(Arc::clone(&shared)));
     }
     tasks.spawn(systemd::run(Arc::clone(&shared)));
+    if let Some(path) = shared.options.metrics_file.clone() {
+        tasks.spawn(MetricsFile::new(path).run(Arc::clone(&shared)));
+    }
     tracing::info!(socket = %listening.path().display(), kernel = %shared.kernel().source(), "listening");
     systemd::ready(&shared);
     let mut connections = tokio::task::JoinSet::new();

@@ -12,7 +12,7 @@ use t3_trace_host::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{args::DaemonArgs, direct::Watch, options::Options, run::run};
+use crate::{args::DaemonArgs, direct::Watch, metrics, options::Options, run::run};
 
 /// Runs the daemon until SIGTERM or SIGINT.
 ///
@@ -34,6 +34,8 @@ pub fn start(args: DaemonArgs) -> anyhow::Result<()> {
         watch,
         watch_units,
         watch_serve: !args.no_watch_serve,
+        metrics_file: args.metrics_file,
+        metrics_interval: metrics::EVERY,
         publish_only: false,
         to_journald: sink == Sink::Journald,
     };

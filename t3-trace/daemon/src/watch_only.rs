@@ -67,6 +67,8 @@ impl WatchOnly {
             watch: ports,
             watch_units: Vec::new(),
             watch_serve: false,
+            metrics_file: None,
+            metrics_interval: crate::metrics::EVERY,
             publish_only: true,
             to_journald: false,
         };

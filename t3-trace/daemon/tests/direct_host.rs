@@ -125,6 +125,8 @@ impl Daemon {
             watch,
             watch_units,
             watch_serve: true,
+            metrics_file: None,
+            metrics_interval: t3_trace_daemon::metrics::EVERY,
             publish_only: false,
             to_journald: false,
         };

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     evidence::{LateEvents, gather},
+    locked::lock,
     poll,
     port_owners::PortOwner,
     sessions::{ConnectionId, Entry},
@@ -233,6 +234,7 @@ fn acceptor(shared: &Shared, opener: &Opener) -> Option<Arc<PortOwner>> {
 
 fn write(shared: &Shared, record: TcpCloseRecord) {
     shared.direct.written.fetch_add(1, Ordering::Relaxed);
+    lock(&shared.direct.closes).count(record.port, record.verdict);
     if !shared.options.publish_only {
         drop(shared.records.write(record.to_fields()));
     }

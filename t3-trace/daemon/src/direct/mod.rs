@@ -22,7 +22,7 @@ use t3_record::wire::{DirectState, PortUser};
 use t3_trace_host::kernel::{Generation, ServeTuple, view::KernelView};
 use tokio::sync::{Notify, Semaphore};
 
-use crate::{locked::lock, options::Options};
+use crate::{locked::lock, metrics::Closes, options::Options};
 pub(crate) use close::follow;
 pub(crate) use identify::run;
 pub use watched_port::WatchedPort;
@@ -48,6 +48,8 @@ pub(crate) struct Direct {
     changed: Notify,
     turns: Semaphore,
     written: AtomicU64,
+    /// The same by port and verdict.
+    closes: Mutex<Closes>,
     over_budget: AtomicU64,
 }
 
@@ -63,6 +65,7 @@ impl Direct {
             changed: Notify::new(),
             turns: Semaphore::new(AT_ONCE),
             written: AtomicU64::new(0),
+            closes: Mutex::default(),
             over_budget: AtomicU64::new(0),
         }
     }
@@ -92,6 +95,7 @@ impl Direct {
     pub(crate) fn watch(&self, kernel: &mut dyn KernelView, serve: &[u16]) -> Result<(), String> {
         let serve = if self.watch_serve { serve } else { &[] };
         let wanted = WatchedPort::all(&self.configured, serve);
+        lock(&self.closes).watch(&wanted.iter().map(|port| port.port).collect::<Vec<_>>());
         self.table().set_ports(wanted, t3_trace_host::clock::monotonic());
         self.apply(kernel)?;
         self.changed.notify_one();
@@ -120,16 +124,25 @@ impl Direct {
         self.table().carried((tuple, generation));
     }
 
-    /// Counts, if any port is watched.
-    pub(crate) fn state(&self, kernel: &dyn KernelView) -> Option<DirectState> {
-        let ports = self.table().ports();
+    /// Records by port and verdict.
+    pub(crate) fn closes(&self) -> Closes {
+        lock(&self.closes).clone()
+    }
+
+    /// Watched ports and counts.
+    pub(crate) fn totals(&self, kernel: &dyn KernelView) -> DirectState {
         let unreported = kernel.unreported();
-        (!ports.is_empty()).then(|| DirectState {
-            ports,
+        DirectState {
+            ports: self.table().ports(),
             written: self.written.load(Ordering::Relaxed),
             short: unreported.short,
             over_budget: self.over_budget.load(Ordering::Relaxed),
             lost: unreported.lost,
-        })
+        }
+    }
+
+    /// The same, if any port is watched.
+    pub(crate) fn state(&self, kernel: &dyn KernelView) -> Option<DirectState> {
+        Some(self.totals(kernel)).filter(|totals| !totals.ports.is_empty())
     }
 }

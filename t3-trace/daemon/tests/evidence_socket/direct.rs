@@ -1,6 +1,6 @@
 //! Closed connections that dispatch did not carry.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fs, time::Duration};
 
 use t3_record::{
     TcpCloseRecord, Verdict,
@@ -102,7 +102,21 @@ async fn the_death_of_the_process_behind_a_watched_port_is_recorded() {
     assert_eq!(subscriber.receive().await, Some(published));
     let expected = DirectState { ports: vec![8080], written: 1, short: 7, over_budget: 0, lost: 1 };
     assert_eq!(subscriber.status().await.direct, Some(expected));
+    let value = |line: &str| {
+        let page = fs::read_to_string(&daemon.metrics).unwrap_or_default();
+        page.lines().filter(|found| *found == line).count() == 1
+    };
+    let closes = |verdict| format!("t3_trace_tcp_closes_total{{port=\"8080\",verdict=\"{verdict}\"}}");
+    until("the metrics count it", || value(&format!("{} 1", closes("serve_killed")))).await;
+    for line in
+        [&format!("{} 0", closes("client_left")), "t3_trace_tcp_short_total 7", "t3_trace_tcp_lost_total 1"]
+    {
+        assert!(value(line), "{line}");
+    }
+    assert!(value("t3_trace_watched_ports 1") && value("t3_trace_kernel_evidence 1"));
+    let file = daemon.metrics.clone();
     daemon.stop().await;
+    assert!(!file.exists(), "its values would stay");
 }
 
 #[tokio::test]

@@ -139,6 +139,8 @@ impl KernelView for FakeKernel {
 pub struct Daemon {
     pub kernel: FakeKernel,
     pub socket: PathBuf,
+    /// File with the metrics, written at the start.
+    pub metrics: PathBuf,
     journald: UnixDatagram,
     stop: oneshot::Sender<()>,
     running: JoinHandle<anyhow::Result<()>>,
@@ -167,6 +169,8 @@ impl Daemon {
             watch,
             watch_units: Vec::new(),
             watch_serve: true,
+            metrics_file: Some(dir.path().join("t3-trace.prom")),
+            metrics_interval: Duration::from_millis(50),
             publish_only: false,
             // The journald of the test cannot be queried.
             to_journald: false,
@@ -177,7 +181,8 @@ impl Daemon {
             "end of the test"
         };
         let running = tokio::spawn(run::run(options, Box::new(kernel.clone()), records, stopped));
-        let daemon = Self { kernel, socket, journald, stop, running, _dir: dir };
+        let metrics = dir.path().join("t3-trace.prom");
+        let daemon = Self { kernel, socket, metrics, journald, stop, running, _dir: dir };
         until("the daemon listens", || daemon.socket.exists()).await;
         daemon
     }
