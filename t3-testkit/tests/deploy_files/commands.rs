@@ -1,7 +1,7 @@
 //! Commands in the documentation use existing options of the programs.
 
 use clap::{Command, CommandFactory};
-use t3_record::{CloseRecord, OpenRecord, journal};
+use t3_record::{CloseRecord, OpenRecord, TcpCloseRecord, journal};
 
 use crate::{known, queries};
 
@@ -45,6 +45,7 @@ fn every_documented_journalctl_uses_fields_and_values_of_records() {
     let fields: Vec<(String, &str)> = CloseRecord::KEYS
         .iter()
         .chain(OpenRecord::KEYS)
+        .chain(TcpCloseRecord::KEYS)
         .map(|key| (journal::field(key.name), key.name))
         .collect();
     let ids =

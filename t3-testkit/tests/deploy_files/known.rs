@@ -55,6 +55,13 @@ pub fn metrics() -> BTreeMap<String, Labels> {
         let labels: Labels = family.labels.into_iter().collect();
         insert(&mut all, &family.name, family.kind == "histogram", &labels);
     }
+    for family in t3_trace_daemon::metrics::FAMILIES {
+        let labels = family.labels.iter().map(|label| {
+            let values = words(label).into_iter().map(str::to_owned);
+            ((*label).to_owned(), values.collect())
+        });
+        insert(&mut all, family.name, false, &labels.collect());
+    }
     let probe = ProbeMetrics::new().unwrap();
     for way in Way::ALL {
         probe.add_leg(way.as_str());

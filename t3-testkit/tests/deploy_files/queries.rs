@@ -33,11 +33,12 @@ pub const PAGES: [&str; 11] = [
 /// Rules for a site without Prometheus; the others can be loaded together.
 pub const WITHOUT_PROMETHEUS: &str = "deploy/loki/t3-without-prometheus.rules.yml";
 /// Files of rules with their languages.
-pub const RULES: [(&str, &str); 4] = [
+pub const RULES: [(&str, &str); 5] = [
     ("deploy/loki/t3.rules.yml", "logql"),
     (WITHOUT_PROMETHEUS, "logql"),
     ("deploy/prometheus/t3-dispatch.rules.yml", "promql"),
     ("deploy/prometheus/t3-probe.rules.yml", "promql"),
+    ("deploy/prometheus/t3-trace.rules.yml", "promql"),
 ];
 /// The dashboard.
 pub const DASHBOARD: &str = "deploy/grafana/t3-closes.json";
@@ -213,7 +214,8 @@ fn language(line: &str) -> Option<&'static str> {
     let is_stream = |at: usize| !line[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
     let mut selectors = ["{job=", "{namespace=", "{unit="].iter().filter_map(|selector| line.find(selector));
     let logql = selectors.any(is_stream);
-    let promql = ["t3_dispatch_", "t3probe_", "process_"].iter().any(|prefix| line.contains(prefix));
+    let promql =
+        ["t3_dispatch_", "t3_trace_", "t3probe_", "process_"].iter().any(|prefix| line.contains(prefix));
     match (logql, promql) {
         (true, _) => Some("logql"),
         (_, true) => Some("promql"),

@@ -112,7 +112,8 @@ fn an_unknown_value_is_found() {
 /// Error of a query for Prometheus, if it has one.
 fn wrong(query: &str) -> Option<String> {
     let known = known::metrics();
-    let selector = Regex::new(r"\b(up|t3_dispatch_\w+|t3probe_\w+|process_\w+)\b(\{[^}]*\})?").unwrap();
+    let selector =
+        Regex::new(r"\b(up|t3_dispatch_\w+|t3_trace_\w+|t3probe_\w+|process_\w+)\b(\{[^}]*\})?").unwrap();
     let matcher = Regex::new(r#"(\w+)(=~|!~|!=|=)"([^"]*)""#).unwrap();
     let grouping = Regex::new(r"\bby \(([^)]*)\)").unwrap();
     let mut labels: BTreeSet<String> = SCRAPED.iter().map(ToString::to_string).collect();
@@ -164,6 +165,8 @@ fn an_unknown_series_is_found() {
         ("t3_dispatch_openings_total", "unknown series"),
         (r#"t3_dispatch_sessions{state="gone"}"#, "is never gone"),
         (r#"t3_dispatch_sessions{user="ann"}"#, "has no label user"),
+        ("t3_trace_udp_closes_total", "unknown series"),
+        (r#"t3_trace_tcp_closes_total{verdict="eaten"}"#, "is never eaten"),
         ("sum by (user) (t3_dispatch_sessions)", "nothing has the label user"),
         (r#"t3probe_connected{leg=~"internal|lunar"}"#, "is never"),
         ("1 > 0", "no metric"),

@@ -6,9 +6,10 @@ use std::{fmt::Write as _, fs, process::Command};
 use crate::queries;
 
 /// Files of rules, each with the labels that Prometheus adds to each series and its cases.
-const FILES: [(&str, &str, &[Case]); 2] = [
+const FILES: [(&str, &str, &[Case]); 3] = [
     ("deploy/prometheus/t3-dispatch.rules.yml", r#"job="t3-dispatch",instance="devvm:9780""#, &CASES),
     ("deploy/prometheus/t3-probe.rules.yml", r#"job="t3-probe",instance="prober:9108""#, &PROBE_CASES),
+    ("deploy/prometheus/t3-trace.rules.yml", r#"job="node",instance="devvm:9100""#, &TRACE_CASES),
 ];
 
 /// An alert, series with one value per minute for which it fires, a minute before it fires, and one
@@ -211,6 +212,54 @@ const PROBE_CASES: [Case; 4] = [
         series: &[(r#"t3probe_disconnects_total{leg="internal",reason="io_error"}"#, "0x10 0+1x20")],
         quiet: 14,
         fires: 25,
+    },
+];
+
+const TRACE_CASES: [Case; 6] = [
+    // It stalls, or is stopped and removes the file.
+    Case {
+        alert: "T3TraceMetricsStale",
+        series: &[("t3_trace_metrics_time_seconds{}", "0+60x10 600x20")],
+        quiet: 12,
+        fires: 15,
+    },
+    Case {
+        alert: "T3TraceMetricsStale",
+        series: &[("t3_trace_metrics_time_seconds{}", "0+60x10 stale")],
+        quiet: 12,
+        fires: 15,
+    },
+    Case {
+        alert: "T3TraceNoEvidence",
+        series: &[("t3_trace_kernel_evidence{}", "1x10 0x20")],
+        quiet: 15,
+        fires: 17,
+    },
+    Case {
+        alert: "T3DirectRecordsMissing",
+        series: &[
+            ("t3_trace_tcp_over_budget_total{}", "0x10 5x20"),
+            ("t3_trace_tcp_lost_total{}", "0x30"),
+            // Those are meant to have none.
+            ("t3_trace_tcp_short_total{}", "0+9x30"),
+        ],
+        quiet: 10,
+        fires: 12,
+    },
+    Case {
+        alert: "T3DirectRecordsMissing",
+        series: &[("t3_trace_tcp_lost_total{}", "0x10 5x20"), ("t3_trace_tcp_over_budget_total{}", "0x30")],
+        quiet: 10,
+        fires: 12,
+    },
+    Case {
+        alert: "T3DirectOom",
+        series: &[
+            (r#"t3_trace_tcp_closes_total{port="8080",verdict="serve_oom"}"#, "0x10 1x20"),
+            (r#"t3_trace_tcp_closes_total{port="8080",verdict="client_left"}"#, "0+3x30"),
+        ],
+        quiet: 10,
+        fires: 12,
     },
 ];
 

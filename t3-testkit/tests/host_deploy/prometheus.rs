@@ -20,7 +20,11 @@ use crate::queries::{self, list};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Rules of a site with Prometheus.
-const RULES: [&str; 2] = ["deploy/prometheus/t3-dispatch.rules.yml", "deploy/prometheus/t3-probe.rules.yml"];
+const RULES: [&str; 3] = [
+    "deploy/prometheus/t3-dispatch.rules.yml",
+    "deploy/prometheus/t3-probe.rules.yml",
+    "deploy/prometheus/t3-trace.rules.yml",
+];
 /// Metric that t3-dispatch has only while t3-trace, which compares the journal, is connected.
 const OF_TRACE: &str = "t3_dispatch_records_missing_total";
 /// At least so many scrapes of each program, so that rates have a value.
