@@ -1,7 +1,7 @@
 //! `t3-trace watch`: closed connections to a port as they happen, without configuration and
 //! without t3-dispatch. Joins both halves: a daemon of its own, and `live` on its socket.
 
-use std::{io::Write, time::Duration};
+use std::{collections::BTreeSet, io::Write, time::Duration};
 
 use clap::Args;
 use t3_config::value::duration_or_zero;
@@ -45,13 +45,14 @@ pub struct WatchArgs {
 /// # Errors
 /// The kernel side cannot be loaded, or writing fails, except with EPIPE.
 pub fn run(args: &WatchArgs) -> anyhow::Result<()> {
-    let ports = args.port.iter().map(|port| WatchedPort {
+    let ports: BTreeSet<u16> = args.port.iter().copied().collect();
+    let watched = ports.iter().map(|port| WatchedPort {
         min_duration: args.min_duration,
         budget: u32::MAX,
         ..WatchedPort::new(*port)
     });
-    let daemon = WatchOnly::start(ports.collect())?;
-    let ports: Vec<String> = args.port.iter().map(u16::to_string).collect();
+    let daemon = WatchOnly::start(watched.collect())?;
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
     let _ = writeln!(
         std::io::stderr(),
         "t3-trace watch: waiting for connections to port {} to close; Ctrl-C ends",
