@@ -5,6 +5,9 @@
 //! - Time of all programs while a watched session closes: two connections, of which dispatch's ends
 //!   and serve's end are watched.
 //! - Sessions closed per second, with the lost events and facts.
+//! - Time of all programs for a connection that dispatch does not carry ([`ebpf_direct`]).
+//!
+//! [`ebpf_direct`]: super::ebpf_direct
 //!
 //! The times depend on the host and its load: compare two builds by running them alternately. Needs
 //! root and the eBPF object.
@@ -28,15 +31,12 @@ use rustix::{
 use t3_trace_host::kernel::{Events, Kernel, Loss, Options};
 
 use super::{
+    ebpf_direct,
+    ebpf_time::{Time, ns, times},
     raise_descriptors,
-    stats::{Spread, spread},
 };
 use crate::error::{Attempt, Result, TestError};
 
-/// Prefixes of the programs that run for sockets; the others run for all processes of the host.
-const SOCKET_PROGRAMS: [&str; 5] = ["inet_", "tcp_", "btf_", "fentry_", "kprobe_"];
-/// End of the name of the program of state changes.
-const STATE: &str = "inet_sock_set_state";
 /// Sessions of a thread that are open at the same time.
 const BATCH: usize = 250;
 
@@ -69,6 +69,7 @@ pub fn run(work: &Work) -> Result<()> {
         })?;
     let measured = Kernel::measure().attempt(|| "measure eBPF programs".to_owned())?;
     let mut events = kernel.take_events();
+    let mut connections = kernel.take_connections();
     let programs: Vec<String> = kernel.program_times().into_iter().map(|time| time.program).collect();
     let place = Place::open()?;
     println!(
@@ -108,59 +109,9 @@ pub fn run(work: &Work) -> Result<()> {
     println!("watched session, closed: {}", ns(closed.iter().filter_map(sessions)));
     let changes = closed.iter().filter_map(Time::per_change);
     println!("state change, watched session closed: {}", ns(changes));
+    ebpf_direct::run(&mut kernel, &mut connections, work.rounds, work.sessions)?;
     drop(measured);
     burst(&mut kernel, events, Duration::from_secs(work.seconds))
-}
-
-fn ns(values: impl Iterator<Item = f64>) -> String {
-    spread(values).map_or_else(
-        || "not measured".to_owned(),
-        |Spread { median, min, max }| format!("{median:.0} ns ({min:.0} to {max:.0})"),
-    )
-}
-
-/// Time of the programs in one phase.
-#[derive(Debug, Clone, Copy, Default)]
-struct Time {
-    state_ns: f64,
-    state_runs: f64,
-    /// All programs that run for sockets.
-    all_ns: f64,
-}
-
-impl Time {
-    #[expect(clippy::cast_precision_loss, reason = "a mean needs no more than f64")]
-    fn now(kernel: &Kernel) -> Self {
-        let mut time = Self::default();
-        for program in kernel.program_times() {
-            let ns = program.time.as_nanos() as f64;
-            if SOCKET_PROGRAMS.iter().any(|prefix| program.program.starts_with(prefix)) {
-                time.all_ns += ns;
-            }
-            if program.program.ends_with(STATE) {
-                time.state_ns += ns;
-                time.state_runs += program.runs as f64;
-            }
-        }
-        time
-    }
-
-    fn per_change(&self) -> Option<f64> {
-        (self.state_runs > 0.0).then(|| self.state_ns / self.state_runs)
-    }
-}
-
-/// Time of the programs while `work` runs.
-fn times<T>(kernel: &Kernel, work: impl FnOnce() -> Result<T>) -> Result<(Time, T)> {
-    let before = Time::now(kernel);
-    let done = work()?;
-    let after = Time::now(kernel);
-    let time = Time {
-        state_ns: after.state_ns - before.state_ns,
-        state_runs: after.state_runs - before.state_runs,
-        all_ns: after.all_ns - before.all_ns,
-    };
-    Ok((time, done))
 }
 
 fn watch(kernel: &mut Kernel, places: &[&Place], namespace: Option<u32>) -> Result<()> {

@@ -13,6 +13,8 @@ pub mod contestant;
 pub mod cpus;
 mod driver;
 pub mod ebpf;
+mod ebpf_direct;
+mod ebpf_time;
 pub mod measure;
 pub mod meter;
 pub mod metric;

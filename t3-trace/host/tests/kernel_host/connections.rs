@@ -42,7 +42,7 @@ fn watching(ports: &[u16]) -> Option<(Kernel, Connections)> {
 }
 
 /// Reports connections to these ports from this age on.
-fn watch(kernel: &mut Kernel, ports: &[(u16, u64)]) {
+pub fn watch(kernel: &mut Kernel, ports: &[(u16, u64)]) {
     let ports = ports.iter().map(|(port, min_age)| ConnectionsOf {
         port: *port,
         min_age: *min_age,

@@ -15,6 +15,7 @@ mod serve;
 mod connections;
 mod count;
 mod endings;
+mod flood;
 mod hooks;
 mod oom;
 mod processes;
