@@ -30,8 +30,8 @@ struct Ends {
 pub struct DirectSummary {
     closes: u64,
     verdicts: BTreeMap<(Verdict, Segment), u64>,
-    /// By port and unit, else process.
-    ports: BTreeMap<(u16, String), Ends>,
+    /// By direction (`true`: outgoing), port and unit, else process.
+    ports: BTreeMap<(bool, u16, String), Ends>,
     /// Of further ports.
     others: Ends,
     lengths: Histogram,
@@ -49,8 +49,12 @@ impl DirectSummary {
         } else {
             self.lengths.add(record.dur_ms);
         }
-        let unit = record.peer_unit.as_ref().or(record.peer_comm.as_ref());
-        let key = (record.port, unit.cloned().unwrap_or_default());
+        let unit = if record.is_outgoing() {
+            record.client_unit.as_ref().or(record.client_comm.as_ref())
+        } else {
+            record.peer_unit.as_ref().or(record.peer_comm.as_ref())
+        };
+        let key = (record.is_outgoing(), record.port, unit.cloned().unwrap_or_default());
         let has_room = self.ports.len() < MOST;
         let ends = match self.ports.get_mut(&key) {
             Some(ends) => ends,
@@ -84,9 +88,10 @@ impl DirectSummary {
         for (_, ends) in ports.iter().skip(NAMED) {
             (rest.cut, rest.all) = (rest.cut + ends.cut, rest.all + ends.all);
         }
-        for ((port, unit), Ends { cut, all }) in ports.into_iter().take(NAMED) {
+        for ((is_outgoing, port, unit), Ends { cut, all }) in ports.into_iter().take(NAMED) {
             let of = if unit.is_empty() { String::new() } else { format!(" {}", safe(unit)) };
-            lines.push(format!("  {cut:>8}  :{port}{of} (of {all} closes)"));
+            let to = if *is_outgoing { "to port " } else { ":" };
+            lines.push(format!("  {cut:>8}  {to}{port}{of} (of {all} closes)"));
         }
         if rest.all > 0 {
             lines.push(format!("  {:>8}  other ports (of {} closes)", rest.cut, rest.all));
@@ -118,11 +123,14 @@ mod tests {
         summary.close(&record(8080, Verdict::ClientLeft, Segment::Downstream, " peer_unit=nginx.service"));
         summary.close(&record(3773, Verdict::ClientLeft, Segment::Downstream, " peer_comm=node"));
         summary.close(&record(3774, Verdict::ClientReset, Segment::Downstream, ""));
+        let rest = " outgoing=true client_unit=cloudflared.service";
+        summary.close(&record(8080, Verdict::ServeReset, Segment::Unknown, rest));
         let expected = "\
-6 direct connections
+7 direct connections
          3  serve_killed        serve
          2  client_left         downstream
          1  client_reset        downstream
+         1  serve_reset         unknown
 connections lasted p10 992ms  p50 992ms  p90 992ms  p99 992ms  max 992ms
 older than the watch, of unknown duration: 1
 unexpected disconnects by port
@@ -130,6 +138,7 @@ unexpected disconnects by port
         let text = summary.lines().join("\n");
         assert!(text.starts_with(expected), "{text}");
         assert!(text.contains("\n         0  :3773 node (of 1 closes)"), "{text}");
+        assert!(text.contains("\n         1  to port 8080 cloudflared.service (of 1 closes)"), "{text}");
         assert_eq!(DirectSummary::default().lines(), ["0 direct connections"]);
     }
 

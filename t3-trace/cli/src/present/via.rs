@@ -42,12 +42,18 @@ pub fn direct_line(record: &TcpCloseRecord, clock: &str, host: Option<&str>, pai
     format!("{line}  {}", ends(record))
 }
 
-/// Returns the port and the client of a connection: `:8080 from 192.0.2.7 (nginx)`.
+/// Returns the port and the client of a connection: `:8080 from 192.0.2.7 (nginx)`; of an outgoing
+/// one the server: `to 192.0.2.7:443 (cloudflared)`.
 #[must_use]
 pub fn ends(record: &TcpCloseRecord) -> String {
     let client = record.client_comm.as_ref().map_or_else(String::new, |comm| format!(" ({})", safe(comm)));
     let at_least = if record.dur_min == Some(true) { "  older than the watch" } else { "" };
-    format!(":{} from {}{client}{at_least}", record.port, safe(&record.ip))
+    let (port, ip) = (record.port, safe(&record.ip));
+    if record.is_outgoing() {
+        let ip = if ip.contains(':') { format!("[{ip}]") } else { ip };
+        return format!("to {ip}:{port}{client}{at_least}");
+    }
+    format!(":{port} from {ip}{client}{at_least}")
 }
 
 #[cfg(test)]
@@ -67,6 +73,7 @@ mod tests {
             "14:10:02  d4k3v9q0a1b2c  serve_killed       ann             1m01s  signal:9            by bash[77]  \
              :8080 from 203.0.113.7 (nginx)"
         );
+        assert!(shown(" outgoing=true client_comm=node").ends_with("  to 203.0.113.7:8080 (node)"));
         assert!(shown(" dur_min=true").ends_with(":8080 from 203.0.113.7  older than the watch"));
         assert!(shown("").contains("  port 8080  "), "{}", shown(""));
         assert!(!shown(" client_comm=\"a\\u001bb\"").contains('\u{1b}'));

@@ -234,7 +234,8 @@ fn acceptor(shared: &Shared, opener: &Opener) -> Option<Arc<PortOwner>> {
 
 fn write(shared: &Shared, record: TcpCloseRecord) {
     shared.direct.written.fetch_add(1, Ordering::Relaxed);
-    lock(&shared.direct.closes).count(record.port, record.verdict);
+    let port = Some(record.port).filter(|_| !record.is_outgoing());
+    lock(&shared.direct.closes).count(port, record.verdict);
     if !shared.options.publish_only {
         drop(shared.records.write(record.to_fields()));
     }

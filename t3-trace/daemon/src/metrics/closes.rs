@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use t3_record::Verdict;
 
-/// Ports with series of their own; more are counted together. With all verdicts these are 792
-/// series.
+/// Ports with series of their own; more are counted together. With all verdicts, the others and
+/// outgoing connections these are 816 series.
 pub const PORTS: usize = 32;
 
 /// Records of one port, in the order of [`Verdict::ALL`].
@@ -17,6 +17,8 @@ pub(crate) struct Closes {
     ports: BTreeMap<u16, Counts>,
     /// Of further ports.
     others: Counts,
+    /// Of outgoing connections, to any port.
+    outgoing: Counts,
 }
 
 impl Closes {
@@ -29,19 +31,27 @@ impl Closes {
         }
     }
 
-    pub(crate) fn count(&mut self, port: u16, verdict: Verdict) {
-        self.watch(&[port]);
-        let counts = self.ports.get_mut(&port).unwrap_or(&mut self.others);
+    /// Counts a record of a watched port; `None` is an outgoing connection.
+    pub(crate) fn count(&mut self, port: Option<u16>, verdict: Verdict) {
+        let counts = match port {
+            None => &mut self.outgoing,
+            Some(port) => {
+                self.watch(&[port]);
+                self.ports.get_mut(&port).unwrap_or(&mut self.others)
+            }
+        };
         let place = Verdict::ALL.iter().position(|known| *known == verdict);
         if let Some(count) = place.and_then(|place| counts.get_mut(place)) {
             *count += 1;
         }
     }
 
-    /// Port, verdict and number of records; the port `other` only if it has some.
+    /// Port, verdict and number of records; `other` and `outgoing` only if they have some.
     pub(crate) fn series(&self) -> impl Iterator<Item = (String, Verdict, u64)> {
-        let others = self.others.iter().any(|count| *count > 0).then_some(("other".to_owned(), &self.others));
-        let ports = self.ports.iter().map(|(port, counts)| (port.to_string(), counts)).chain(others);
+        let rest = [("other", &self.others), ("outgoing", &self.outgoing)];
+        let rest = rest.into_iter().filter(|(_, counts)| counts.iter().any(|count| *count > 0));
+        let rest = rest.map(|(name, counts)| (name.to_owned(), counts));
+        let ports = self.ports.iter().map(|(port, counts)| (port.to_string(), counts)).chain(rest);
         ports.flat_map(|(port, counts)| {
             Verdict::ALL.iter().zip(counts).map(move |(verdict, count)| (port.clone(), *verdict, *count))
         })
@@ -59,8 +69,9 @@ mod tests {
         assert_eq!(closes.series().map(|(.., count)| count).sum::<u64>(), 0);
         assert_eq!(closes.series().count(), Verdict::ALL.len(), "from the start");
         for port in 1..=1_000 {
-            closes.count(port, Verdict::ServeOom);
-            closes.count(8080, Verdict::ClientLeft);
+            closes.count(Some(port), Verdict::ServeOom);
+            closes.count(Some(8080), Verdict::ClientLeft);
+            closes.count(None, Verdict::ServeReset);
         }
         let of = |port: &str, verdict| {
             let mut series = closes.series();
@@ -69,7 +80,8 @@ mod tests {
         assert_eq!(of("8080", Verdict::ClientLeft), Some(1_000));
         assert_eq!((of("1", Verdict::ServeOom), of("1000", Verdict::ServeOom)), (Some(1), None));
         assert_eq!(of("other", Verdict::ServeOom), Some(1_001 - PORTS as u64));
-        assert_eq!(closes.series().count(), (PORTS + 1) * Verdict::ALL.len());
-        assert_eq!(closes.series().map(|(.., count)| count).sum::<u64>(), 2_000);
+        assert_eq!(of("outgoing", Verdict::ServeReset), Some(1_000));
+        assert_eq!(closes.series().count(), (PORTS + 2) * Verdict::ALL.len());
+        assert_eq!(closes.series().map(|(.., count)| count).sum::<u64>(), 3_000);
     }
 }

@@ -19,7 +19,7 @@ const CLOSES: Family = Family {
     name: "t3_trace_tcp_closes_total",
     kind: "counter",
     labels: &["port", "verdict"],
-    help: "Records of closed connections that t3-dispatch did not carry (`tcp close`), by listening port (up to 32, more are `other`) and verdict.",
+    help: "Records of closed connections that t3-dispatch did not carry (`tcp close`), by listening port (up to 32, more are `other`; of outgoing connections `outgoing`) and verdict.",
 };
 const SHORT: Family = plain(
     "t3_trace_tcp_short_total",
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn each_metric_has_its_value_help_and_type() {
         let mut closes = Closes::default();
-        closes.count(8080, Verdict::ServeKilled);
+        closes.count(Some(8080), Verdict::ServeKilled);
         let snapshot = Snapshot {
             closes,
             short: 1,
