@@ -39,8 +39,8 @@ fn flood(listener: &TcpListener, is_over: &AtomicBool, count: &AtomicU64) {
     }
 }
 
-/// Opens and closes connections to these listeners until `is_over`, a round for each [`EACH`] of the
-/// flood; returns the addresses of their clients, each with the number of its connections.
+/// Opens and closes connections to these listeners until `is_over`, a round for each [`EACH`] of
+/// the flood; returns the addresses of their clients, each with the number of its connections.
 fn watched(
     listeners: &[TcpListener],
     is_over: &AtomicBool,
