@@ -11,6 +11,7 @@ pub mod kernel;
 pub mod proc;
 pub mod rtnetlink;
 pub mod small_file;
+pub mod sock_diag;
 pub mod swap;
 
 /// Default configuration file of the daemon and the commands.

@@ -8,6 +8,7 @@ mod budget;
 mod close;
 mod identify;
 mod outgoing;
+mod pairs;
 mod table;
 mod users;
 mod watched_port;
