@@ -2,7 +2,7 @@
 
 mod direct;
 
-pub use direct::assemble_direct;
+pub use direct::{assemble_direct, assemble_pair};
 
 use crate::{
     chain::{Chain, Event, MAX_EVENTS},

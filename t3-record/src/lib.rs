@@ -22,7 +22,7 @@ pub mod verdict;
 pub mod vocabulary;
 pub mod wire;
 
-pub use assemble::{assemble, assemble_direct};
+pub use assemble::{assemble, assemble_direct, assemble_pair};
 pub use chain::Chain;
 pub use evidence::Evidence;
 pub use how::How;

@@ -9,7 +9,7 @@ use crate::{
     evidence::{Burst, Fate},
     how::How,
     vocabulary::{
-        Cause, ClosedBy, Confidence, HeartbeatSource, KernelSource, LegEnd, Reconciled, Segment, Side,
+        Actor, Cause, ClosedBy, Confidence, HeartbeatSource, KernelSource, LegEnd, Reconciled, Segment, Side,
         Verdict, Via,
     },
 };
@@ -88,6 +88,7 @@ by_display! {
     How => "a mechanism",
     Reconciled => "an origin of a reconciled record",
     Chain => "a chain of events",
+    Actor => "a process",
     Via => "a carrier",
 }
 

@@ -293,6 +293,18 @@ vocabulary! {
 }
 
 vocabulary! {
+    /// Which of the processes along a connection acted first, when a proxy has both legs of it.
+    Actor {
+        /// The client of the proxy.
+        Client = "client",
+        /// The proxy.
+        Proxy = "proxy",
+        /// The process to which the proxy was connected.
+        Upstream = "upstream",
+    }
+}
+
+vocabulary! {
     /// Source of the kernel evidence.
     KernelSource {
         /// Tracepoints and kprobes (or fentry).

@@ -9,7 +9,7 @@ use t3_record::{
     AttemptsRecord, BurstRecord, CloseRecord, How, OpenRecord, TcpCloseRecord,
     journal::{ATTEMPTS_ID, BURST_ID, CLOSE_ID, OPEN_ID, TCP_CLOSE_ID},
     record::Key,
-    vocabulary::{Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Via},
+    vocabulary::{Actor, Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Via},
 };
 
 fn page() -> PathBuf {
@@ -41,6 +41,7 @@ fn words() -> String {
     row("`closed_by`", ClosedBy::ALL.iter().map(|w| w.as_str()).collect());
     row("`down_end`, `up_end`", LegEnd::ALL.iter().map(|w| w.as_str()).collect());
     row("`confidence`", Confidence::ALL.iter().map(|w| w.as_str()).collect());
+    row("`actor`", Actor::ALL.iter().map(|w| w.as_str()).collect());
     row("`via`", Via::ALL.iter().map(|w| w.as_str()).collect());
     row("`kernel`", KernelSource::ALL.iter().map(|w| w.as_str()).collect());
     // `ws_close` has two forms, with and without a code.

@@ -1,11 +1,19 @@
 //! Record of a connection that dispatch did not carry.
 
+use std::net::SocketAddr;
+
 use super::{chain, kernel, ms};
 use crate::{
-    evidence::{DirectConnection, KernelFacts, Nanos},
+    evidence::{
+        Counters, DirectConnection, Evidence, KernelFacts, Nanos, PairFacts, SocketFacts, UpstreamConnection,
+    },
     record::{CloseRecord, TcpCloseRecord},
-    verdict::{direct, leg_end, outgoing},
-    vocabulary::{Side, Via},
+    verdict::{
+        Judgement,
+        direct::{self, PairJudgement},
+        leg_end, outgoing,
+    },
+    vocabulary::{Actor, Side, Via},
 };
 
 /// Creates the record of a connection that dispatch did not carry; `facts.serve` is its socket.
@@ -16,7 +24,63 @@ pub fn assemble_direct(connection: &DirectConnection, facts: &KernelFacts) -> Tc
     } else {
         (direct::judge_direct(facts), direct::as_legs(facts))
     };
-    let ended_at = judgement.at.or_else(|| facts.serve.as_ref()?.closed);
+    let socket = connection.counters.as_ref();
+    let (down, up) = if connection.is_outgoing { (None, socket) } else { (socket, None) };
+    let mut record = record(connection, (&judgement, &evidence), facts, facts.serve.as_ref(), (down, up));
+    if connection.is_outgoing {
+        record.outgoing = Some(true);
+        // Of the process that connected: there is none behind the port on this host.
+        record.client_pid = record.peer_pid.take();
+        record.client_comm = record.peer_comm.take();
+        record.client_exit = record.peer_exit.take();
+        record.client_unit = record.peer_unit.take();
+        if let Some(counters) = socket {
+            record.down_bytes = Some(counters.acked);
+            record.up_bytes = Some(counters.received);
+        }
+        record.down_undelivered = None;
+    }
+    record
+}
+
+/// Creates the record of a session of a proxy: of the connection that it accepted and the one that
+/// it opened.
+#[must_use]
+pub fn assemble_pair(
+    connection: &DirectConnection,
+    upstream: &UpstreamConnection,
+    pair: &PairFacts,
+) -> TcpCloseRecord {
+    let PairJudgement { judgement, actor, evidence } = direct::judge_pair(pair);
+    let mut record = record(
+        connection,
+        (&judgement, &evidence),
+        &evidence.kernel,
+        Some(&pair.down),
+        (connection.counters.as_ref(), upstream.counters.as_ref()),
+    );
+    record.actor = actor;
+    record.up_addr =
+        Some(SocketAddr::new(upstream.address.ip().to_canonical(), upstream.address.port()).to_string());
+    if let Some(proxy) = &upstream.proxy {
+        record.proxy_pid = Some(proxy.pid);
+        record.proxy_comm = Some(proxy.comm.clone());
+    }
+    record.proxy_unit.clone_from(&upstream.proxy_unit);
+    if actor != Some(Actor::Proxy) {
+        record.peer_unit.clone_from(&upstream.unit);
+    }
+    record
+}
+
+fn record(
+    connection: &DirectConnection,
+    (judgement, evidence): (&Judgement, &Evidence),
+    facts: &KernelFacts,
+    socket: Option<&SocketFacts>,
+    (down, up): (Option<&Counters>, Option<&Counters>),
+) -> TcpCloseRecord {
+    let ended_at = judgement.at.or_else(|| socket?.closed);
     let ip = connection.client.ip().to_canonical().to_string();
     let dur_ms = ended_at.map_or(0, |ended| ms(ended.saturating_sub(connection.opened_at)));
     let mut record = TcpCloseRecord::new(
@@ -43,45 +107,42 @@ pub fn assemble_direct(connection: &DirectConnection, facts: &KernelFacts) -> Tc
     shared.how = judgement.how;
     shared.closed_by = judgement.closed_by;
     shared.confidence = Some(judgement.confidence);
-    shared.down_end = leg_end(&evidence, Side::Down);
-    shared.up_end = leg_end(&evidence, Side::Up);
-    shared.chain = chain(&evidence);
+    shared.down_end = leg_end(evidence, Side::Down);
+    shared.up_end = leg_end(evidence, Side::Up);
+    shared.chain = chain(evidence);
     kernel(&mut shared, facts, ended_at.unwrap_or(Nanos::MAX));
-    if let Some(counters) = connection.counters.filter(|_| connection.is_outgoing) {
-        shared.down_bytes = Some(counters.acked);
-        shared.up_bytes = Some(counters.received);
-        shared.up_rtt_us = Some(counters.rtt_us).filter(|rtt| *rtt > 0);
-        shared.up_retrans = Some(counters.total_retrans);
-        shared.up_unacked = Some(counters.unacked);
-        shared.up_lost = Some(counters.lost);
-    } else if let Some(counters) = connection.counters {
-        shared.up_bytes = Some(counters.acked);
-        shared.down_bytes = Some(counters.received);
-        shared.up_undelivered = Some(counters.unacked_bytes).filter(|bytes| *bytes > 0);
-        // 0: no segment was ever measured.
-        shared.down_rtt_us = Some(counters.rtt_us).filter(|rtt| *rtt > 0);
-        shared.down_retrans = Some(counters.total_retrans);
-        shared.down_unacked = Some(counters.unacked);
-        shared.down_lost = Some(counters.lost);
-    }
-    record.outgoing = connection.is_outgoing.then_some(true);
-    if connection.is_outgoing {
-        // Of the process that connected: there is none behind the port on this host.
-        record.client_pid = shared.peer_pid.take();
-        record.client_comm = shared.peer_comm.take();
-        record.client_exit = shared.peer_exit.take();
-        record.client_unit.clone_from(&connection.unit);
-    } else {
-        record.peer_unit.clone_from(&connection.unit);
-    }
+    counters(&mut shared, down, up);
     record.take_shared(shared);
     record.user.clone_from(&connection.user);
+    record.peer_unit.clone_from(&connection.unit);
     record.dur_min = connection.is_older.then_some(true);
     if let Some(client) = &connection.client_process {
         record.client_pid = Some(client.pid);
         record.client_comm = Some(client.comm.clone());
     }
     record
+}
+
+fn counters(record: &mut CloseRecord, down: Option<&Counters>, up: Option<&Counters>) {
+    // 0: no segment was ever measured.
+    let rtt = |counters: &Counters| Some(counters.rtt_us).filter(|rtt| *rtt > 0);
+    let undelivered = |counters: &Counters| Some(counters.unacked_bytes).filter(|bytes| *bytes > 0);
+    if let Some(down) = down {
+        record.up_bytes = Some(down.acked);
+        record.down_bytes = Some(down.received);
+        record.up_undelivered = undelivered(down);
+        record.down_rtt_us = rtt(down);
+        record.down_retrans = Some(down.total_retrans);
+        record.down_unacked = Some(down.unacked);
+        record.down_lost = Some(down.lost);
+    }
+    if let Some(up) = up {
+        record.down_undelivered = undelivered(up);
+        record.up_rtt_us = rtt(up);
+        record.up_retrans = Some(up.total_retrans);
+        record.up_unacked = Some(up.unacked);
+        record.up_lost = Some(up.lost);
+    }
 }
 
 #[cfg(test)]
@@ -159,6 +220,70 @@ mod tests {
              client_pid=881 client_comm=nginx psi_mem=3.0 psi_mem_full=1.0 psi_mem_peak=12.0 \
              chain=up:peer_sig9@-2,up:rst_in@0"
         );
+    }
+
+    #[test]
+    fn a_pair_has_both_legs_and_the_proxy() {
+        let counters = |acked, received, unacked_bytes| Counters {
+            acked,
+            received,
+            unacked_bytes,
+            rtt_us: 9,
+            ..Counters::default()
+        };
+        let nginx = Task { pid: 881, comm: "nginx".into() };
+        let connection = DirectConnection {
+            unit: Some("nginx.service".into()),
+            counters: Some(counters(918_231, 20_114, 0)),
+            ..connection()
+        };
+        let upstream = UpstreamConnection {
+            address: "[::ffff:127.0.0.1]:3773".parse().unwrap(),
+            proxy: Some(nginx.clone()),
+            proxy_unit: Some("nginx.service".into()),
+            unit: Some("serve.service".into()),
+            counters: Some(counters(20_400, 918_200, 3)),
+        };
+        let upstream_facts = killed();
+        let mut pair = PairFacts {
+            down: SocketFacts {
+                fin_in: Some(END + 4 * MS),
+                fin_out: Some(END + 2 * MS),
+                closer: Some(nginx.clone()),
+                ..SocketFacts::default()
+            },
+            up: SocketFacts { rst_in: Some(END + MS), ..SocketFacts::default() },
+            proxy: KernelFacts {
+                peer: Some(Process::new(nginx, Fate::Alive)),
+                ..KernelFacts::absent(KernelSource::Tracepoint)
+            },
+            upstream: Some(upstream_facts),
+        };
+        assert_eq!(
+            assemble_pair(&connection, &upstream, &pair).to_line(),
+            "tcp close ip=203.0.113.7 dur_ms=60001 cause=upstream_closed verdict=serve_killed segment=serve \
+             conn=d4k3v9q0a1b2c port=8080 via=direct kernel=tracepoint how=signal:9 closed_by=upstream \
+             confidence=proven peer_unit=serve.service actor=upstream up_addr=127.0.0.1:3773 proxy_pid=881 \
+             proxy_comm=nginx proxy_unit=nginx.service down_end=fin_out up_end=rst_in up_bytes=918231 \
+             down_bytes=20114 down_undelivered=3 down_rtt_us=9 down_retrans=0 down_unacked=0 down_lost=0 \
+             up_rtt_us=9 up_retrans=0 up_unacked=0 up_lost=0 rst_reason=tcp_abort_on_close peer_pid=4242 \
+             peer_comm=node peer_exit=sig:9 killed_by=bash[77] psi_mem=3.0 psi_mem_full=1.0 \
+             psi_mem_peak=12.0 chain=up:peer_sig9@-3,up:rst_in@0,down:fin_out@1,down:fin_in@3"
+        );
+        // The proxy acted: it is the process behind the port.
+        pair.up =
+            SocketFacts { fin_out: Some(END + 2 * MS), fin_in: Some(END + 3 * MS), ..SocketFacts::default() };
+        let line = assemble_pair(&connection, &upstream, &pair).to_line();
+        for part in [
+            "verdict=serve_left",
+            "actor=proxy",
+            "peer_unit=nginx.service",
+            "peer_comm=nginx",
+            "up_end=fin_out",
+        ] {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+        assert!(!line.contains("closed_by"), "{line}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Nanos, Task};
+use super::{KernelFacts, Nanos, SocketFacts, Task};
 
 /// Facts of such a connection besides the kernel's ([`super::KernelFacts`], of which `serve` is its
 /// only socket).
@@ -47,4 +47,34 @@ pub struct Counters {
     pub unacked: u32,
     /// Segments considered lost.
     pub lost: u32,
+}
+
+/// The upstream connection of a proxy that is paired with a [`DirectConnection`], the one that the
+/// proxy accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamConnection {
+    /// Address to which the proxy connected.
+    pub address: SocketAddr,
+    /// The proxy.
+    pub proxy: Option<Task>,
+    /// systemd unit of the proxy, if known.
+    pub proxy_unit: Option<String>,
+    /// systemd unit of the process behind the address, if known.
+    pub unit: Option<String>,
+    /// Counters of the proxy's socket at the close, if known.
+    pub counters: Option<Counters>,
+}
+
+/// Facts of a pair: both sockets of the proxy, and what is known of each process.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PairFacts {
+    /// Socket of the connection that the proxy accepted.
+    pub down: SocketFacts,
+    /// Socket of the connection that it opened.
+    pub up: SocketFacts,
+    /// Facts of the proxy: `peer` is its process; its sockets are above.
+    pub proxy: KernelFacts,
+    /// Facts of the process behind `up`, if its end is watched on this host: `serve` is its socket
+    /// and `peer` its process.
+    pub upstream: Option<KernelFacts>,
 }

@@ -10,7 +10,7 @@ use crate::{
     evidence::Fate,
     how::How,
     value::{Percent, Typed, Value},
-    vocabulary::{Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Verdict, Via},
+    vocabulary::{Actor, Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Verdict, Via},
 };
 
 record! {
@@ -50,6 +50,18 @@ record! {
         ["t3-trace: owner of the port", "wizard"] user: String,
         /// systemd unit of the process behind the port.
         ["cgroup v2", "jupyterhub.service"] peer_unit: String,
+        /// Which process acted first. Only in the record of a proxy's session, with both of its
+        /// connections: `down` is the one that it accepted, `up` the one that it opened, and the
+        /// process behind the port is the proxy if it acted, else the one behind `up_addr`.
+        ["verdict", "upstream"] actor: Actor,
+        /// Address of the proxy's upstream.
+        ["t3-trace: kernel events", "127.0.0.1:3773"] up_addr: String,
+        /// PID of the proxy.
+        ["t3-trace: kernel events", "881"] proxy_pid: u32,
+        /// comm of the proxy.
+        ["t3-trace: kernel events", "nginx"] proxy_comm: String,
+        /// systemd unit of the proxy.
+        ["cgroup v2", "nginx.service"] proxy_unit: String,
         /// The connection is older than the watch: it lasted at least `dur_ms`. Omitted in others.
         ["t3-trace", "true"] dur_min: bool,
         /// A process of this host opened the connection; nothing of the process behind the port
@@ -57,7 +69,8 @@ record! {
         ["t3-trace", "true"] outgoing: bool,
         /// First act of the client on the connection.
         ["kernel events", "fin_in"] down_end: LegEnd,
-        /// First act of the process behind the port on the connection, as its peer sees it.
+        /// First act of the process behind the port on the connection, as its peer sees it; with
+        /// `actor`, the first act on the proxy's upstream connection.
         ["kernel events", "rst_in"] up_end: LegEnd,
         /// Bytes from the process behind the port that the client acknowledged.
         ["tcp_sock", "918231"] up_bytes: u64,
@@ -66,6 +79,9 @@ record! {
         /// Bytes from the process behind the port that the client had not acknowledged at the end;
         /// omitted when 0.
         ["tcp_sock", "24571"] up_undelivered: u64,
+        /// Bytes from the client that the upstream of the proxy had not acknowledged at the end;
+        /// omitted when 0.
+        ["tcp_sock", "34478"] down_undelivered: u64,
         /// Smoothed RTT to the client's TCP peer in microseconds.
         ["tcp_sock", "412"] down_rtt_us: u32,
         /// Segments retransmitted to the client.
@@ -74,13 +90,13 @@ record! {
         ["tcp_sock", "1"] down_unacked: u32,
         /// Segments considered lost at the close.
         ["tcp_sock", "0"] down_lost: u32,
-        /// Smoothed RTT to the server's TCP peer in microseconds, if `outgoing`.
+        /// Smoothed RTT to the server's TCP peer in microseconds, if `outgoing` or with `actor`.
         ["tcp_sock", "412"] up_rtt_us: u32,
-        /// Segments retransmitted to the server, if `outgoing`.
+        /// Segments retransmitted to the server, if `outgoing` or with `actor`.
         ["tcp_sock", "2"] up_retrans: u32,
-        /// Segments sent to the server and not acknowledged at the close, if `outgoing`.
+        /// Segments sent to the server and not acknowledged at the close, if `outgoing` or with `actor`.
         ["tcp_sock", "1"] up_unacked: u32,
-        /// Segments considered lost at the close, if `outgoing`.
+        /// Segments considered lost at the close, if `outgoing` or with `actor`.
         ["tcp_sock", "0"] up_lost: u32,
         /// The kernel's reason for an RST (6.10 and newer).
         ["tcp_send_reset", "TCP_ABORT_ON_CLOSE"] rst_reason: String,
@@ -157,10 +173,11 @@ macro_rules! shared {
 }
 
 shared! {
-    how closed_by confidence down_end up_end up_bytes down_bytes up_undelivered down_rtt_us down_retrans
-    down_unacked down_lost up_rtt_us up_retrans up_unacked up_lost rst_reason peer_pid peer_comm peer_exit killed_by oom_victim psi_mem psi_io
-    psi_cpu psi_mem_full psi_io_full psi_mem_peak psi_io_peak psi_cpu_peak host_psi_mem host_psi_io
-    host_psi_cpu mem_current mem_max oom_kills chain lost
+    how closed_by confidence down_end up_end up_bytes down_bytes up_undelivered down_undelivered
+    down_rtt_us down_retrans down_unacked down_lost up_rtt_us up_retrans up_unacked up_lost rst_reason
+    peer_pid peer_comm peer_exit killed_by oom_victim psi_mem psi_io psi_cpu psi_mem_full psi_io_full
+    psi_mem_peak psi_io_peak psi_cpu_peak host_psi_mem host_psi_io host_psi_cpu mem_current mem_max
+    oom_kills chain lost
 }
 
 impl TcpCloseRecord {
@@ -202,7 +219,7 @@ mod tests {
     use super::*;
 
     /// Keys with another meaning than in a `ws close`, or without one there.
-    const OWN: [&str; 9] = [
+    const OWN: [&str; 14] = [
         "port",
         "via",
         "peer_unit",
@@ -212,6 +229,11 @@ mod tests {
         "client_exit",
         "client_unit",
         "outgoing",
+        "actor",
+        "up_addr",
+        "proxy_pid",
+        "proxy_comm",
+        "proxy_unit",
     ];
 
     #[test]

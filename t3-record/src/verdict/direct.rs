@@ -14,6 +14,10 @@ use crate::{
     vocabulary::{Confidence, LegEnd, Side, Verdict},
 };
 
+mod pair;
+
+pub use pair::{PairJudgement, judge_pair};
+
 /// Time after its death in which a client that gives up can have done so because of it: the longest
 /// known watchdog fires after 20 s (facts: t3 client).
 const GIVES_UP: Nanos = 30_000_000_000;
@@ -27,7 +31,8 @@ const LATE_AGE: Nanos = 60_000_000_000;
 pub fn judge_direct(kernel: &KernelFacts) -> Judgement {
     let evidence = as_legs(kernel);
     let mut judgement = gave_up_on_the_dead(&evidence).unwrap_or_else(|| judge_events(&evidence));
-    if judgement.confidence == Confidence::Proven && !is_earned(kernel, &judgement) {
+    let error = kernel.serve.as_ref().and_then(|socket| socket.error);
+    if judgement.confidence == Confidence::Proven && !is_earned(kernel, error, &judgement) {
         judgement.confidence = Confidence::Likely;
     }
     judgement
@@ -71,7 +76,8 @@ fn gave_up_on_the_dead(evidence: &Evidence) -> Option<Judgement> {
     Some(finish(evidence, finding, leg_cause(first.side), Some(peer(first.side)), Some(first.at)))
 }
 
-fn is_earned(kernel: &KernelFacts, judgement: &Judgement) -> bool {
+/// Whether kernel evidence alone proves it; `error` is that of the socket towards the client.
+fn is_earned(kernel: &KernelFacts, error: Option<(i32, Nanos)>, judgement: &Judgement) -> bool {
     let Some(at) = judgement.at.filter(|_| !kernel.is_overflowed) else { return false };
     match judgement.verdict {
         // serve may have answered a Close frame of the client before it died.
@@ -87,7 +93,6 @@ fn is_earned(kernel: &KernelFacts, judgement: &Judgement) -> bool {
             let is_late = kernel.delays.iter().any(|delay| {
                 delay.until.saturating_sub(delay.from) >= LATE && at.saturating_sub(delay.until) <= LATE_AGE
             });
-            let error = kernel.serve.as_ref().and_then(|socket| socket.error);
             let is_timeout = error.is_some_and(|(errno, _)| errno_end(errno) == Some(LegEnd::Timeout));
             is_timeout && kernel.lost == 0 && !is_late
         }
