@@ -98,13 +98,14 @@ pub async fn run(
     let likely = move || view.read().unwrap_or_else(PoisonError::into_inner).watched_processes();
     let owners = PortOwners::start(cgroups, Box::new(found), Box::new(likely))
         .context("cannot start the thread that searches listeners")?;
-    let observer = Observer::start(systemd::passed_netlink());
+    let netlink = systemd::passed_netlink();
+    let observer = Observer::start(netlink.route);
     let reconciler =
         options.to_journald.then(|| Arc::new(Reconciler::new(Some(&options.state_dir), options.spool_size)));
     let mut listening = listen::bind(&options.socket, &options.group).await?;
     let own_namespace = network_namespace(std::process::id()).unwrap_or(0);
     let shared = Arc::new(Shared {
-        direct: direct::Direct::new(&options, own_namespace),
+        direct: direct::Direct::new(&options, own_namespace, netlink.diag),
         options,
         kernel,
         moments: Moments::default(),
@@ -154,6 +155,7 @@ pub async fn run(
     shared.stopping.store(true, Ordering::Relaxed);
     drop(listening);
     connections.shutdown().await;
+    direct::finish(&shared);
     let mut orphan_writers = shared.orphan_writers.take();
     let finished =
         tokio::time::timeout(STOP_TIMEOUT, async { while orphan_writers.join_next().await.is_some() {} })

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::net::{AddressFamily, getsockname};
+use rustix::net::{AddressFamily, getsockname, netlink, sockopt};
 
 use sd_notify::NotifyState;
 
@@ -21,16 +21,29 @@ fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Netlink socket passed by systemd (sd_listen_fds(3), t3-trace-netlink.socket), if any. To be
-/// called once, at the start.
+/// Netlink sockets passed by systemd (sd_listen_fds(3), t3-trace-netlink.socket), if any.
+#[derive(Debug, Default)]
+pub(crate) struct PassedNetlink {
+    /// rtnetlink(7).
+    pub(crate) route: Option<OwnedFd>,
+    /// sock_diag(7).
+    pub(crate) diag: Option<OwnedFd>,
+}
+
+/// Netlink sockets passed by systemd. To be called once, at the start.
 #[expect(unsafe_code, reason = "systemd passes descriptors by number")]
-pub(crate) fn passed_netlink() -> Option<OwnedFd> {
-    let passed = sd_notify::listen_fds().ok()?;
-    passed
+pub(crate) fn passed_netlink() -> PassedNetlink {
+    let mut found = PassedNetlink::default();
+    for fd in sd_notify::listen_fds().into_iter().flatten() {
         // SAFETY: LISTEN_PID names this process, so the descriptors are open, and nothing else in
         // this process owns them.
-        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
-        .find(|fd| getsockname(fd).is_ok_and(|address| address.address_family() == AddressFamily::NETLINK))
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        if getsockname(&fd).is_ok_and(|address| address.address_family() == AddressFamily::NETLINK) {
+            let is_diag = sockopt::socket_protocol(&fd).is_ok_and(|of| of == Some(netlink::SOCK_DIAG));
+            *(if is_diag { &mut found.diag } else { &mut found.route }) = Some(fd);
+        }
+    }
+    found
 }
 
 /// Reports that the socket is open.

@@ -52,6 +52,8 @@ pub struct TcpSample {
     pub last_received: Nanos,
     /// Time of the last sent data; without any, of the establishment.
     pub last_sent: Nanos,
+    /// Time that reading took: the times above can be earlier by this.
+    pub precision: Nanos,
     /// Segments retransmitted.
     pub retrans: u32,
     /// Bytes received that the process has not read.
@@ -102,10 +104,12 @@ impl SockDiag {
             for (place, (local, remote)) in (first..).zip(some) {
                 request(&mut requests, u32::try_from(place).unwrap_or(u32::MAX), *local, *remote);
             }
+            let began_at = clock::monotonic();
             sendto(&self.0, &requests, SendFlags::empty(), &kernel)?;
             while let Some(length) = self.receive(&mut buffer)? {
                 let now = clock::monotonic();
-                for (place, sample) in parse(buffer.get(..length).unwrap_or_default(), now) {
+                for (place, mut sample) in parse(buffer.get(..length).unwrap_or_default(), now) {
+                    sample.precision = now.saturating_sub(began_at);
                     if let Some(found) = found.get_mut(place) {
                         *found = Some(sample);
                     }
@@ -190,6 +194,7 @@ fn one(message: &[u8], now: Nanos) -> Option<TcpSample> {
         sent: u64_at(info, 200)?.saturating_sub(u64_at(info, 208)?),
         last_received: ago(52)?,
         last_sent: ago(44)?,
+        precision: 0,
         retrans: u32_at(info, 100)?,
         unread: u32_at(message, 56)?,
         unacked: u32_at(message, 60)?,

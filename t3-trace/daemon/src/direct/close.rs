@@ -19,7 +19,9 @@ use t3_trace_host::{
 
 use super::{
     outgoing::{self, Holder},
-    table::{Client, Decision, Known},
+    pair_record,
+    pairs::Outcome,
+    table::{Client, Decision, End, Known},
 };
 use crate::{
     evidence::{LateEvents, gather},
@@ -45,16 +47,40 @@ pub(crate) async fn follow(shared: Arc<Shared>, mut connections: ConnectionStrea
         }
     };
     loop {
-        let Ok(mut ready) = polled.readable_mut().await else { return };
-        while let Some(closed) = connections.next_connection() {
-            tracing::debug!(?closed, "connection closed");
-            decide(&shared, closed);
+        let wait = shared.direct.legs.until_due();
+        tokio::select! {
+            ready = polled.readable_mut() => {
+                let Ok(mut ready) = ready else { return };
+                while let Some(closed) = connections.next_connection() {
+                    tracing::debug!(?closed, "connection closed");
+                    if let Some(closed) = shared.direct.legs.close(closed) {
+                        decide(&shared, closed, None);
+                    }
+                }
+                ready.clear_ready();
+            }
+            () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
         }
-        ready.clear_ready();
+        settle(&shared, false);
     }
 }
 
-fn decide(shared: &Arc<Shared>, closed: ClosedConnection) {
+/// Decides the connections of proxies that wait for another one, at the end of the daemon.
+pub(crate) fn finish(shared: &Arc<Shared>) {
+    settle(shared, true);
+}
+
+fn settle(shared: &Arc<Shared>, all: bool) {
+    for outcome in shared.direct.legs.due(shared, all) {
+        match outcome {
+            Outcome::Single(closed) => decide(shared, closed, None),
+            Outcome::Pair { down, up } => decide(shared, down, Some(up)),
+        }
+    }
+}
+
+/// Makes the record of a connection, or of both connections of a proxy's session.
+fn decide(shared: &Arc<Shared>, closed: ClosedConnection, up: Option<ClosedConnection>) {
     if closed.is_outgoing {
         decide_outgoing(shared, closed);
         return;
@@ -65,7 +91,11 @@ fn decide(shared: &Arc<Shared>, closed: ClosedConnection) {
         tracing::warn!(port, connections = over_before, "no tcp close records: budget of the port used up");
     }
     match decision {
-        Decision::Ignore => {}
+        Decision::Ignore => {
+            if let Some(up) = up {
+                decide(shared, up, None);
+            }
+        }
         Decision::OverBudget { is_first } => {
             shared.direct.over_budget.fetch_add(1, Ordering::Relaxed);
             if is_first {
@@ -76,8 +106,12 @@ fn decide(shared: &Arc<Shared>, closed: ClosedConnection) {
             let state = Arc::clone(shared);
             shared.orphan_writers.spawn(async move {
                 let Ok(_turn) = state.direct.turns.acquire().await else { return };
-                let record = record(&state, &closed, *known, opened_at, is_older).await;
-                if port.accepts(record.peer_comm.as_deref(), record.peer_unit.as_deref()) {
+                let record = record(&state, &closed, up.as_ref(), *known, opened_at, is_older).await;
+                let (comm, unit) = match up {
+                    Some(_) => (&record.proxy_comm, &record.proxy_unit),
+                    None => (&record.peer_comm, &record.peer_unit),
+                };
+                if port.accepts(comm.as_deref(), unit.as_deref()) {
                     write(&state, record);
                 }
             });
@@ -88,6 +122,7 @@ fn decide(shared: &Arc<Shared>, closed: ClosedConnection) {
 async fn record(
     shared: &Arc<Shared>,
     closed: &ClosedConnection,
+    up: Option<&ClosedConnection>,
     mut known: Known,
     opened_at: Nanos,
     is_older: bool,
@@ -97,7 +132,10 @@ async fn record(
     known.owner = acceptor.or(known.owner);
     let facts = facts(shared, closed, &conn, &known, opened_at).await;
     let connection = connection(shared, closed, known, &facts, conn, (opened_at, is_older));
-    assemble_direct(&connection, &facts)
+    match up {
+        Some(up) => pair_record::create(shared, connection, facts, up).await,
+        None => assemble_direct(&connection, &facts),
+    }
 }
 
 async fn facts(
@@ -107,7 +145,7 @@ async fn facts(
     known: &Known,
     opened_at: Nanos,
 ) -> KernelFacts {
-    let entry = entry(closed, conn, known, opened_at);
+    let entry = entry((closed.tuple, closed.generation), conn, known, opened_at);
     let age = clock::monotonic().saturating_sub(closed.at);
     let late = LateEvents::Possible { waited: Duration::from_nanos(age) };
     let mut facts = gather(shared, Some(&entry), late).await;
@@ -162,9 +200,9 @@ async fn outgoing_record(
 }
 
 /// The connection as a session of the evidence: its only leg is both.
-fn entry(closed: &ClosedConnection, conn: &str, known: &Known, opened_at: Nanos) -> Entry {
+pub(super) fn entry(end: End, conn: &str, known: &Known, opened_at: Nanos) -> Entry {
     let leg = |local: SocketAddr, remote: SocketAddr| Leg { cookie: 0, local, remote };
-    let (server, client) = (closed.tuple.local, closed.tuple.remote);
+    let (server, client) = (end.0.local, end.0.remote);
     let session = Session {
         conn: conn.to_owned(),
         user: String::new(),
@@ -184,7 +222,7 @@ fn entry(closed: &ClosedConnection, conn: &str, known: &Known, opened_at: Nanos)
         registered_at: opened_at,
         asked_at: None,
         detached_at: None,
-        serve: Some((closed.tuple, closed.generation)),
+        serve: Some(end),
         dispatch_pid: None,
         live_stats: None,
         ending: None,
@@ -226,7 +264,7 @@ fn connection(
 }
 
 /// Process that accepted the connection, if it still has the cgroup that it had then.
-fn acceptor(shared: &Shared, opener: &Opener) -> Option<Arc<PortOwner>> {
+pub(super) fn acceptor(shared: &Shared, opener: &Opener) -> Option<Arc<PortOwner>> {
     let owner = shared.owners.read(opener.task.pid).filter(|owner| owner.started_at <= opener.at)?;
     let is_same = owner.cgroup.as_deref().and_then(cgroup::id_of) == Some(opener.cgroup);
     is_same.then(|| Arc::new(owner))

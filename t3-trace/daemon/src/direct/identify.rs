@@ -20,7 +20,7 @@ use t3_trace_host::{
 use tokio::time::Instant;
 
 use super::{
-    outgoing,
+    legs, outgoing,
     table::{Client, End, Known, Sockets},
 };
 use crate::{locked::lock, port_owners, state::Shared};
@@ -53,6 +53,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 fn pass(shared: &Shared, may_search: bool) -> bool {
     outgoing::pass(shared);
     let open = shared.kernel.read().unwrap_or_else(PoisonError::into_inner).open_connections();
+    legs::sample(shared, &open);
     let (mut unknown, unscanned) = {
         let mut table = shared.direct.table();
         (table.begin_pass(&open, clock::monotonic(), AGE), table.take_unscanned())

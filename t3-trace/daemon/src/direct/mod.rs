@@ -7,16 +7,21 @@
 mod budget;
 mod close;
 mod identify;
+mod legs;
 mod outgoing;
+mod pair_record;
 mod pairs;
 mod table;
 mod users;
 mod watched_port;
 mod watched_unit;
 
-use std::sync::{
-    Mutex, MutexGuard,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    os::fd::OwnedFd,
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use t3_record::wire::{DirectState, PortUser};
@@ -24,11 +29,12 @@ use t3_trace_host::kernel::{Generation, ServeTuple, view::KernelView};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::{locked::lock, metrics::Closes, options::Options};
-pub(crate) use close::follow;
+pub(crate) use close::{finish, follow};
 pub(crate) use identify::run;
 pub use watched_port::WatchedPort;
 pub use watched_unit::{Watch, WatchedUnit};
 
+use legs::Legs;
 use outgoing::Units;
 use table::Table;
 use users::Users;
@@ -48,6 +54,7 @@ pub(crate) struct Direct {
     /// Ports changed: identify the processes of their connections now.
     changed: Notify,
     turns: Semaphore,
+    legs: Legs,
     written: AtomicU64,
     /// The same by port and verdict.
     closes: Mutex<Closes>,
@@ -55,7 +62,7 @@ pub(crate) struct Direct {
 }
 
 impl Direct {
-    pub(crate) fn new(options: &Options, own_namespace: u32) -> Self {
+    pub(crate) fn new(options: &Options, own_namespace: u32, diag: Option<OwnedFd>) -> Self {
         Self {
             configured: options.watch.clone(),
             watch_serve: options.watch_serve,
@@ -65,6 +72,7 @@ impl Direct {
             own_namespace,
             changed: Notify::new(),
             turns: Semaphore::new(AT_ONCE),
+            legs: Legs::new(diag),
             written: AtomicU64::new(0),
             closes: Mutex::default(),
             over_budget: AtomicU64::new(0),
@@ -106,7 +114,10 @@ impl Direct {
     /// Tells the kernel side what to watch.
     fn apply(&self, kernel: &mut dyn KernelView) -> Result<(), String> {
         let connections = self.table().connections();
-        let outgoing = self.units().outgoing();
+        let mut outgoing = self.units().outgoing();
+        if let Some(min_age) = legs::min_age(&connections) {
+            outgoing.min_age = if self.units().is_empty() { min_age } else { outgoing.min_age.min(min_age) };
+        }
         kernel.watch_connections(&connections, &outgoing)
     }
 

@@ -128,6 +128,11 @@ impl Table {
         self.ports.keys().copied().collect()
     }
 
+    /// The process behind this port is a proxy.
+    pub(super) fn is_proxy(&self, port: u16) -> bool {
+        self.ports.get(&port).is_some_and(|port| port.watched.proxy)
+    }
+
     /// A session of dispatch uses this connection.
     pub(super) fn carried(&mut self, end: End) {
         if self.ports.contains_key(&end.0.local.port()) {

@@ -27,13 +27,16 @@ pub struct WatchedPort {
     pub min_duration: Duration,
     /// Records per minute.
     pub budget: u32,
+    /// The process behind it is a proxy: its own connections are watched, and a session has one
+    /// record for both.
+    pub proxy: bool,
 }
 
 impl WatchedPort {
     /// A port with the defaults.
     #[must_use]
     pub const fn new(port: u16) -> Self {
-        Self { port, process: None, unit: None, min_duration: MIN_DURATION, budget: BUDGET }
+        Self { port, process: None, unit: None, min_duration: MIN_DURATION, budget: BUDGET, proxy: false }
     }
 
     /// Parses `port=8080,process=nginx,min-duration=5s`.
@@ -57,8 +60,13 @@ impl WatchedPort {
                 "unit" => watched.unit = Some(unit(text).map_err(wrong)?),
                 "min-duration" => watched.min_duration = value::duration_or_zero(text).map_err(wrong)?,
                 "budget" => watched.budget = budget(text).map_err(wrong)?,
+                "proxy" => {
+                    let proxy = text.parse().ok();
+                    watched.proxy =
+                        proxy.ok_or_else(|| wrong(format!("expected true or false, got {text:?}")))?;
+                }
                 _ => {
-                    let expected = "port, process, unit, min-duration, budget";
+                    let expected = "port, process, unit, min-duration, budget, proxy";
                     return Err(format!("unknown key {key:?}; expected one of: {expected}"));
                 }
             }
@@ -91,7 +99,12 @@ impl WatchedPort {
 
     /// What the kernel side watches.
     pub(super) fn connections(&self) -> ConnectionsOf {
-        ConnectionsOf { port: self.port, min_age: self.min_age(), ..ConnectionsOf::default() }
+        ConnectionsOf {
+            port: self.port,
+            min_age: self.min_age(),
+            is_proxy: self.proxy,
+            ..ConnectionsOf::default()
+        }
     }
 
     /// Minimum duration in nanoseconds.
@@ -150,7 +163,7 @@ mod tests {
     #[test]
     fn a_port_has_defaults_and_every_key() {
         assert_eq!(WatchedPort::parse("port=8080"), Ok(WatchedPort::new(8080)));
-        let all = "port=443, process=nginx, unit=nginx.service, min-duration=1m30s, budget=7";
+        let all = "port=443, process=nginx, unit=nginx.service, min-duration=1m30s, budget=7, proxy=true";
         assert_eq!(
             WatchedPort::parse(all),
             Ok(WatchedPort {
@@ -159,6 +172,7 @@ mod tests {
                 unit: Some("nginx.service".to_owned()),
                 min_duration: Duration::from_secs(90),
                 budget: 7,
+                proxy: true,
             })
         );
         assert_eq!(WatchedPort::parse("port=1,min-duration=0s").unwrap().min_age(), 0);
@@ -175,7 +189,8 @@ mod tests {
             ("port=1,port=2", "port: is set twice"),
             (
                 "port=1,proces=x",
-                "unknown key \"proces\"; expected one of: port, process, unit, min-duration, budget",
+                "unknown key \"proces\"; expected one of: port, process, unit, min-duration, budget, \
+                 proxy",
             ),
             ("port=1,process=", "process: expected the name of a process"),
             (
@@ -187,6 +202,7 @@ mod tests {
                 "port=1,min-duration=5",
                 "min-duration: expected a duration such as 500ms, 5s, 2m or 1h30m, the largest unit first",
             ),
+            ("port=1,proxy=yes", "proxy: expected true or false, got \"yes\""),
             ("port=1,budget=0", "budget: expected records per minute, 1 or more, got \"0\""),
         ] {
             assert_eq!(WatchedPort::parse(text), Err(expected.to_owned()), "{text}");

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     evidence::{Fate, Process, Task},
     verdict::evidence_builder::{END, MS},
-    vocabulary::{ClosedBy, KernelSource},
+    vocabulary::KernelSource,
 };
 use Confidence::{Likely, Proven};
 

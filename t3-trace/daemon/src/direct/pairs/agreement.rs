@@ -9,8 +9,10 @@ use t3_record::evidence::Nanos;
 use super::history::{History, Sample, Step};
 
 /// Maximum time between receiving on one leg and sending on the other. Greater than a loaded proxy
-/// needs; a session with equal traffic at another time is excluded.
+/// needs.
 const FORWARDED: Nanos = 250_000_000;
+/// Precision of the times of the kernel: a tick of 4 ms each, rounded to milliseconds.
+const TICK: Nanos = 10_000_000;
 
 /// Bytes that a connection sends without waiting for the peer; more of them can take long on a slow
 /// line, so that the time of the last one says nothing.
@@ -22,8 +24,8 @@ const MOST_SIZES: usize = 4;
 /// How far two histories agree, from the newest sample back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Agreement {
-    /// Windows in which both legs had traffic, of the same size in both directions at the same
-    /// time.
+    /// Windows in which both legs had traffic, of the same size in both directions and in an order
+    /// of time in which a proxy forwards it.
     pub(crate) windows: u32,
     /// Different sizes of their traffic, up to [`MOST_SIZES`].
     pub(crate) sizes: usize,
@@ -37,18 +39,21 @@ fn offsets(down: &Sample, up: &Sample) -> (u64, u64) {
     (down.received.wrapping_sub(up.sent), up.received.wrapping_sub(down.sent))
 }
 
-/// Whether what changed between two samples of each leg was received and sent at the same time.
-fn is_simultaneous(down: (&Sample, &Sample), up: (&Sample, &Sample)) -> bool {
-    // `received` before and after, its time, and the leg that sends it on. The time of a
-    // retransmission hides that of the data.
-    let near = |(before, after): (u64, u64), at: Nanos, sender: (&Sample, &Sample)| {
-        before == after
-            || after - before > IMMEDIATE
-            || sender.0.retrans != sender.1.retrans
-            || at.abs_diff(sender.1.last_sent) <= FORWARDED
+/// Whether a proxy can have sent on each leg what came in on the other one: not before, and not long
+/// after. `older` and `newer` are the samples before and after the traffic.
+///
+/// With an answer in the same window both directions bind: sessions with equal heartbeats are
+/// distinguished by a few milliseconds.
+fn is_causal(down: (&Sample, &Sample), up: (&Sample, &Sample)) -> bool {
+    let precision = TICK + down.1.precision + up.1.precision;
+    let can_follow = |received: u64, at: Nanos, sender: (&Sample, &Sample)| {
+        let sent_at = sender.1.last_sent;
+        // The time of a retransmission hides that of the data.
+        let has_limit = received <= IMMEDIATE && sender.0.retrans == sender.1.retrans;
+        received == 0 || (sent_at + precision >= at && (!has_limit || sent_at <= at + FORWARDED + precision))
     };
-    near((down.0.received, down.1.received), down.1.last_received, up)
-        && near((up.0.received, up.1.received), up.1.last_received, down)
+    let received = |(older, newer): (&Sample, &Sample)| newer.received.wrapping_sub(older.received);
+    can_follow(received(down), down.1.last_received, up) && can_follow(received(up), up.1.last_received, down)
 }
 
 impl Agreement {
@@ -71,7 +76,7 @@ impl Agreement {
                 }
                 if let Some((newer_down, newer_up)) = newer {
                     let downs = (&down.sample, &newer_down.sample);
-                    if !is_simultaneous(downs, (&up.sample, &newer_up.sample)) {
+                    if !is_causal(downs, (&up.sample, &newer_up.sample)) {
                         found.is_contradicted = true;
                         break;
                     }

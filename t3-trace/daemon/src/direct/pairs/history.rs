@@ -17,6 +17,8 @@ pub(crate) struct Sample {
     /// Time of the last received and of the last sent data.
     pub(crate) last_received: Nanos,
     pub(crate) last_sent: Nanos,
+    /// Precision of these times.
+    pub(crate) precision: Nanos,
     /// Segments retransmitted; each of them is a sent one in `last_sent`.
     pub(crate) retrans: u32,
     /// Bytes in its queues: received and not read, or sent and not acknowledged.

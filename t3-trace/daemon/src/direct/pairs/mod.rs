@@ -18,7 +18,7 @@ mod history;
 mod tests;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     hash::Hash,
 };
 
@@ -35,6 +35,8 @@ const WINDOWS: u32 = 3;
 const SIZES: usize = 3;
 /// Windows after which another connection is not excluded although an older window disagrees.
 const RIVAL_WINDOWS: u32 = 2;
+/// Passes without an open connection after which it is forgotten: its close was lost.
+const MISSED: u8 = 3;
 /// Time for which a closed connection waits for its partner.
 pub(crate) const HELD: Nanos = 1_000 * MS;
 /// Time without traffic before a sample that counts: that of forwarding.
@@ -56,6 +58,8 @@ pub(crate) enum Direction {
     /// Opened by the proxy.
     Up,
 }
+
+const BOTH: [Direction; 2] = [Direction::Down, Direction::Up];
 
 /// First acts on a connection: `received` from its peer, `sent` by the proxy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -104,6 +108,8 @@ pub(crate) struct Ending {
 struct Leg<T> {
     history: History,
     ending: Option<Ending>,
+    /// Passes in a row that did not find it open.
+    missed: u8,
     /// What becomes of it is not decided.
     held: Option<T>,
 }
@@ -123,6 +129,8 @@ pub(crate) struct Pairs<K, T> {
     closed: VecDeque<(Nanos, u32, Direction, K)>,
     /// Held connections, the oldest first.
     waiting: VecDeque<(Nanos, u32, Direction, K)>,
+    /// The daemon stops: none is held any more.
+    is_finished: bool,
     /// The latest close of a forgotten connection: evidence from before can belong to it.
     horizon: Nanos,
 }
@@ -147,6 +155,7 @@ impl<K, T> Default for Pairs<K, T> {
             open: 0,
             closed: VecDeque::new(),
             waiting: VecDeque::new(),
+            is_finished: false,
             horizon: 0,
         }
     }
@@ -176,8 +185,30 @@ fn other(direction: Direction) -> Direction {
 }
 
 impl<K: Copy + Eq + Hash, T> Pairs<K, T> {
-    /// A connection of this process is open.
-    pub(crate) fn open(&mut self, pid: u32, direction: Direction, key: K, now: Nanos) {
+    /// Begins a pass: these connections are open.
+    pub(crate) fn begin_pass(&mut self, open: &[(u32, Direction, K)], now: Nanos) {
+        for (pid, direction, key) in open {
+            self.open(*pid, *direction, *key, now);
+        }
+        let open: HashSet<(u32, Direction, K)> = open.iter().copied().collect();
+        let mut lost = Vec::new();
+        for (pid, process) in &mut self.processes {
+            for direction in BOTH {
+                for (key, leg) in process.legs_mut(direction) {
+                    let is_open = leg.ending.is_some() || open.contains(&(*pid, direction, *key));
+                    leg.missed = if is_open { 0 } else { leg.missed + 1 };
+                    if leg.missed >= MISSED {
+                        lost.push((*pid, direction, *key));
+                    }
+                }
+            }
+        }
+        for (pid, direction, key) in lost {
+            self.forget(pid, direction, key, now);
+        }
+    }
+
+    fn open(&mut self, pid: u32, direction: Direction, key: K, now: Nanos) {
         let is_full = self.open >= MOST_OPEN;
         if is_full && !self.processes.contains_key(&pid) {
             return;
@@ -188,13 +219,13 @@ impl<K: Copy + Eq + Hash, T> Pairs<K, T> {
             // It can be the partner of any of the others.
             self.horizon = now;
         } else {
-            legs.insert(key, Leg { history: History::default(), ending: None, held: None });
+            legs.insert(key, Leg { history: History::default(), ending: None, missed: 0, held: None });
             self.open += 1;
         }
     }
 
     /// Forgets an open connection whose close was lost.
-    pub(crate) fn forget(&mut self, pid: u32, direction: Direction, key: K, now: Nanos) {
+    fn forget(&mut self, pid: u32, direction: Direction, key: K, now: Nanos) {
         let Some(process) = self.processes.get_mut(&pid) else { return };
         let legs = process.legs_mut(direction);
         if legs.get(&key).is_some_and(|leg| leg.ending.is_none())
@@ -215,9 +246,8 @@ impl<K: Copy + Eq + Hash, T> Pairs<K, T> {
         let is_open = |(_, leg): &(&K, &Leg<T>)| leg.ending.is_none();
         let mut wanted = Vec::new();
         for (pid, process) in &self.processes {
-            let both = [Direction::Down, Direction::Up];
-            if both.iter().all(|direction| process.legs(*direction).iter().any(|leg| is_open(&leg))) {
-                for direction in both {
+            if BOTH.iter().all(|direction| process.legs(*direction).iter().any(|leg| is_open(&leg))) {
+                for direction in BOTH {
                     let open = process.legs(direction).iter().filter(is_open);
                     wanted.extend(open.map(|(key, _)| (*pid, direction, *key)));
                 }
@@ -246,7 +276,9 @@ impl<K: Copy + Eq + Hash, T> Pairs<K, T> {
         ending: Ending,
         item: T,
     ) -> Option<T> {
-        let Some(process) = self.processes.get_mut(&pid) else { return Some(item) };
+        let Some(process) = self.processes.get_mut(&pid).filter(|_| !self.is_finished) else {
+            return Some(item);
+        };
         let Some(leg) = process.legs_mut(direction).get_mut(&key).filter(|leg| leg.ending.is_none()) else {
             return Some(item);
         };
@@ -269,6 +301,7 @@ impl<K: Copy + Eq + Hash, T> Pairs<K, T> {
     /// open connection.
     pub(crate) fn due(&mut self, now: Nanos, all: bool, acts: impl Fn(&K) -> Acts) -> Vec<Outcome<T>> {
         let mut decided = Vec::new();
+        self.is_finished |= all;
         while let Some((at, pid, direction, key)) =
             self.waiting.pop_front_if(|(at, ..)| all || at.saturating_add(HELD) <= now)
         {

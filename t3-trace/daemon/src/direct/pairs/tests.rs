@@ -63,11 +63,9 @@ impl Session {
 
     fn sample(&self, direction: Direction, at: Nanos) -> Sample {
         let (received, sent, last_received, last_sent) = self.totals(direction, at);
-        Sample { received, sent, last_received, last_sent, retrans: 0, is_queued: false }
+        Sample { received, sent, last_received, last_sent, precision: 0, retrans: 0, is_queued: false }
     }
 }
-
-const BOTH: [Direction; 2] = [Direction::Down, Direction::Up];
 
 /// Runs the sessions; returns the pairs and the number of decided connections. `hidden` legs are
 /// not known to the table.
@@ -161,10 +159,33 @@ fn too_little_traffic_proves_nothing() {
 fn sessions_with_traffic_at_different_times_are_distinguished() {
     let sessions = [
         Session::new(1, &beats(SECOND), END),
-        Session::new(2, &beats(SECOND + 300 * MS), END),
+        Session::new(2, &beats(SECOND + 20 * MS), END),
         Session::new(3, &beats(4 * SECOND), END),
     ];
     check(&sessions, &[], &[(1, 1), (2, 2), (3, 3)]);
+}
+
+#[test]
+fn a_proxy_sends_after_it_received_and_not_long_after() {
+    let messages = |id, at: Nanos| {
+        let mut session = Session::new(id, &[], END);
+        session.traffic = beats(at).into_iter().map(|at| (at, 0, 500)).collect();
+        session
+    };
+    // Messages of serve, without an answer: the one that is sent first cannot be the other's.
+    let upstream_of = |id| [(Direction::Down, id)];
+    for (at, is_pair) in [(0, true), (15 * MS, false), (200 * MS, false), (300 * MS, false)] {
+        let sessions = [messages(1, SECOND), messages(2, SECOND + at)];
+        let both = [upstream_of(2), [(Direction::Up, 1)]].concat();
+        // Downstream leg 1 with upstream leg 2, which receives later.
+        check(&sessions, &both, if is_pair { &[(1, 2)] } else { &[] });
+    }
+    for (at, is_pair) in [(200 * MS, true), (300 * MS, false)] {
+        let sessions = [messages(1, SECOND), messages(2, SECOND + at)];
+        let both = [upstream_of(1), [(Direction::Up, 2)]].concat();
+        // Downstream leg 2, which sends later, with upstream leg 1.
+        check(&sessions, &both, if is_pair { &[(2, 1)] } else { &[] });
+    }
 }
 
 #[test]
@@ -304,6 +325,18 @@ fn nothing_remains_of_a_process_without_connections() {
     let key = (Direction::Down, 1);
     assert_eq!(table.close(PROXY, Direction::Down, key, ending, key), Some(key));
     assert!(table.processes.is_empty() && table.open == 0);
+}
+
+#[test]
+fn a_connection_whose_close_was_lost_is_forgotten() {
+    let mut table = Table::default();
+    let both = BOTH.map(|direction| (PROXY, direction, (direction, 1)));
+    table.begin_pass(&both, 0);
+    for pass in 1..=3 {
+        assert_eq!(table.wanted().len(), 2, "{pass}");
+        table.begin_pass(&both[..1], pass);
+    }
+    assert_eq!(table.open, 1);
 }
 
 /// Numbers that look random.
