@@ -60,8 +60,9 @@ pub fn assemble_pair(
         (connection.counters.as_ref(), upstream.counters.as_ref()),
     );
     record.actor = actor;
-    record.up_addr =
-        Some(SocketAddr::new(upstream.address.ip().to_canonical(), upstream.address.port()).to_string());
+    let text = |at: SocketAddr| Some(SocketAddr::new(at.ip().to_canonical(), at.port()).to_string());
+    record.up_addr = text(upstream.address);
+    record.up_from = text(upstream.from);
     if let Some(proxy) = &upstream.proxy {
         record.proxy_pid = Some(proxy.pid);
         record.proxy_comm = Some(proxy.comm.clone());
@@ -239,6 +240,7 @@ mod tests {
         };
         let upstream = UpstreamConnection {
             address: "[::ffff:127.0.0.1]:3773".parse().unwrap(),
+            from: "127.0.0.1:51001".parse().unwrap(),
             proxy: Some(nginx.clone()),
             proxy_unit: Some("nginx.service".into()),
             unit: Some("serve.service".into()),
@@ -263,8 +265,8 @@ mod tests {
             assemble_pair(&connection, &upstream, &pair).to_line(),
             "tcp close ip=203.0.113.7 dur_ms=60001 cause=upstream_closed verdict=serve_killed segment=serve \
              conn=d4k3v9q0a1b2c port=8080 via=direct kernel=tracepoint how=signal:9 closed_by=upstream \
-             confidence=proven peer_unit=serve.service actor=upstream up_addr=127.0.0.1:3773 proxy_pid=881 \
-             proxy_comm=nginx proxy_unit=nginx.service down_end=fin_out up_end=rst_in up_bytes=918231 \
+             confidence=proven peer_unit=serve.service actor=upstream up_addr=127.0.0.1:3773 \
+             up_from=127.0.0.1:51001 proxy_pid=881 proxy_comm=nginx proxy_unit=nginx.service down_end=fin_out up_end=rst_in up_bytes=918231 \
              down_bytes=20114 down_undelivered=3 down_rtt_us=9 down_retrans=0 down_unacked=0 down_lost=0 \
              up_rtt_us=9 up_retrans=0 up_unacked=0 up_lost=0 rst_reason=tcp_abort_on_close peer_pid=4242 \
              peer_comm=node peer_exit=sig:9 killed_by=bash[77] psi_mem=3.0 psi_mem_full=1.0 \

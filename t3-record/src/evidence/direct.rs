@@ -55,6 +55,8 @@ pub struct Counters {
 pub struct UpstreamConnection {
     /// Address to which the proxy connected.
     pub address: SocketAddr,
+    /// Address of the proxy on that connection.
+    pub from: SocketAddr,
     /// The proxy.
     pub proxy: Option<Task>,
     /// systemd unit of the proxy, if known.

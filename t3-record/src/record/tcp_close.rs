@@ -56,6 +56,8 @@ record! {
         ["verdict", "upstream"] actor: Actor,
         /// Address of the proxy's upstream.
         ["t3-trace: kernel events", "127.0.0.1:3773"] up_addr: String,
+        /// Address of the proxy on that connection: the client in a log of the upstream.
+        ["t3-trace: kernel events", "127.0.0.1:51000"] up_from: String,
         /// PID of the proxy.
         ["t3-trace: kernel events", "881"] proxy_pid: u32,
         /// comm of the proxy.
@@ -219,7 +221,7 @@ mod tests {
     use super::*;
 
     /// Keys with another meaning than in a `ws close`, or without one there.
-    const OWN: [&str; 14] = [
+    const OWN: [&str; 15] = [
         "port",
         "via",
         "peer_unit",
@@ -231,6 +233,7 @@ mod tests {
         "outgoing",
         "actor",
         "up_addr",
+        "up_from",
         "proxy_pid",
         "proxy_comm",
         "proxy_unit",

@@ -156,7 +156,7 @@ async fn facts(
 
 fn decide_outgoing(shared: &Arc<Shared>, closed: ClosedConnection) {
     match shared.direct.units().close(&closed) {
-        outgoing::Decision::Ignore => {}
+        outgoing::Decision::Ignore => decide_single(shared, closed),
         outgoing::Decision::OverBudget { unit, is_first } => {
             shared.direct.over_budget.fetch_add(1, Ordering::Relaxed);
             if is_first {
@@ -173,6 +173,28 @@ fn decide_outgoing(shared: &Arc<Shared>, closed: ClosedConnection) {
     }
 }
 
+/// Makes the record of a connection that a proxy opened and that is not one of a pair.
+fn decide_single(shared: &Arc<Shared>, closed: ClosedConnection) {
+    let Some(opener) = closed.opener.clone() else { return };
+    let min_age = shared.direct.table().min_age_of_proxies();
+    let age = closed.generation.established_at().map(|at| closed.at.saturating_sub(at));
+    if min_age.is_none_or(|min_age| age.is_some_and(|age| age < min_age)) {
+        return;
+    }
+    if !shared.direct.legs.take_budget(closed.at) {
+        shared.direct.over_budget.fetch_add(1, Ordering::Relaxed);
+        return;
+    }
+    let state = Arc::clone(shared);
+    shared.orphan_writers.spawn(async move {
+        let Ok(_turn) = state.direct.turns.acquire().await else { return };
+        let owner = acceptor(&state, &opener);
+        let unit = owner.and_then(|owner| owner.cgroup.as_deref().and_then(cgroup::unit_of));
+        let holder = Holder { task: opener.task, unit };
+        write(&state, outgoing_record(&state, &closed, holder, false).await);
+    });
+}
+
 async fn outgoing_record(
     shared: &Arc<Shared>,
     closed: &ClosedConnection,
@@ -187,7 +209,7 @@ async fn outgoing_record(
     let connection = DirectConnection {
         conn,
         user: None,
-        unit: Some(holder.unit),
+        unit: holder.unit,
         client: closed.tuple.remote,
         port: closed.tuple.remote.port(),
         opened_at,

@@ -12,6 +12,7 @@ use t3_trace_host::{
 };
 
 use super::{
+    budget::Budget,
     pairs::{Acts, Direction, Ending, Outcome, Pairs, Sample},
     table::End,
 };
@@ -20,6 +21,9 @@ use crate::{locked::lock, state::Shared};
 /// Minimum age of a reported connection of a proxy: those that are open for less have too few
 /// samples. Its partner can be older.
 const MIN_AGE: Nanos = 5 * SECOND;
+
+/// Records per minute of connections that proxies opened and that are not one of a pair.
+const SINGLES: u32 = 1_000;
 
 /// Age from which the connections that proxies open are reported; `None` without a proxy.
 pub(super) fn min_age(ports: &[ConnectionsOf]) -> Option<Nanos> {
@@ -38,6 +42,8 @@ pub(super) struct Legs {
     namespace: Option<u32>,
     /// Of the last two passes: a connection can have closed since the last one.
     serve_ends: Mutex<[HashMap<End, ServeEnd>; 2]>,
+    /// Of records of single connections that proxies opened.
+    budget: Mutex<Budget>,
 }
 
 impl Legs {
@@ -56,6 +62,7 @@ impl Legs {
             namespace: network_namespace(process),
             pairs: Mutex::default(),
             serve_ends: Mutex::default(),
+            budget: Mutex::default(),
         }
     }
 
@@ -72,6 +79,11 @@ impl Legs {
         };
         let key = (closed.tuple, closed.generation);
         lock(&self.pairs).close(pid, direction, key, ending, closed)
+    }
+
+    /// Takes one of the records of single connections.
+    pub(super) fn take_budget(&self, at: Nanos) -> bool {
+        lock(&self.budget).take(at, SINGLES).is_granted
     }
 
     /// Connections whose time has come, or all.

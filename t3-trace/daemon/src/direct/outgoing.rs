@@ -30,7 +30,7 @@ const MOST_ENDED: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Holder {
     pub(super) task: Task,
-    pub(super) unit: String,
+    pub(super) unit: Option<String>,
 }
 
 /// What becomes of a closed outgoing connection.
@@ -108,19 +108,20 @@ impl Units {
         let opener = closed.opener.as_ref().and_then(|opener| {
             let ended = || self.ended.iter().rev().find(|(id, _)| *id == opener.cgroup).map(|(_, unit)| unit);
             let unit = self.cgroups.get(&opener.cgroup).or_else(ended)?.clone();
-            Some(Holder { task: opener.task.clone(), unit })
+            Some(Holder { task: opener.task.clone(), unit: Some(unit) })
         });
         let is_older = opener.is_none();
         let Some(holder) = opener.or(older) else { return Decision::Ignore };
         let opened_at = closed.generation.established_at().filter(|_| !is_older);
         let age = opened_at.map(|opened| Duration::from_nanos(closed.at.saturating_sub(opened)));
         let port = closed.tuple.remote.port();
-        let watch = self.watched.iter_mut().find(|(unit, _)| unit.includes(&holder.unit, port, age));
+        let unit = holder.unit.clone().unwrap_or_default();
+        let watch = self.watched.iter_mut().find(|(watched, _)| watched.includes(&unit, port, age));
         let Some((watched, budget)) = watch else { return Decision::Ignore };
         if budget.take(closed.at, watched.budget).is_granted {
             Decision::Record { holder, is_older }
         } else {
-            Decision::OverBudget { unit: holder.unit, is_first: budget.is_first_over() }
+            Decision::OverBudget { unit, is_first: budget.is_first_over() }
         }
     }
 }
@@ -167,7 +168,7 @@ fn open_connections(dir: Option<&Path>, unit: &str) -> Vec<(ServeTuple, Holder)>
         let sockets: HashSet<u64> = proc::sockets(pid).into_iter().collect();
         let rows = rows.iter().filter(|row| sockets.contains(&row.inode));
         let opened = rows.filter(|row| !listening.contains(&row.local.port()));
-        let holder = Holder { task: Task { pid, comm: stat.comm }, unit: unit.to_owned() };
+        let holder = Holder { task: Task { pid, comm: stat.comm }, unit: Some(unit.to_owned()) };
         found.extend(
             opened.map(|row| (ServeTuple { local: row.local, remote: row.remote, netns }, holder.clone())),
         );

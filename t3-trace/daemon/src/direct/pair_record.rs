@@ -49,6 +49,7 @@ pub(super) async fn create(
     };
     let upstream = UpstreamConnection {
         address: up.tuple.remote,
+        from: up.tuple.local,
         proxy: up.opener.as_ref().map(|opener| opener.task.clone()),
         proxy_unit: connection.unit.clone(),
         unit,

@@ -133,6 +133,12 @@ impl Table {
         self.ports.get(&port).is_some_and(|port| port.watched.proxy)
     }
 
+    /// The smallest minimum age of the ports of proxies; `None` without a proxy.
+    pub(super) fn min_age_of_proxies(&self) -> Option<Nanos> {
+        let proxies = self.ports.values().filter(|port| port.watched.proxy);
+        proxies.map(|port| port.watched.min_age()).min()
+    }
+
     /// A session of dispatch uses this connection.
     pub(super) fn carried(&mut self, end: End) {
         if self.ports.contains_key(&end.0.local.port()) {

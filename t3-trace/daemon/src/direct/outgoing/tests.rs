@@ -40,7 +40,7 @@ fn connections_of_the_unit_to_its_port_are_recorded() {
     let mut units = units(2);
     units.cgroups.insert(5, "tunnel.service".to_owned());
     let Decision::Record { holder, is_older } = units.close(&closed(7_844, Some(5))) else { panic!() };
-    assert_eq!((holder.task.pid, holder.unit.as_str(), is_older), (881, "tunnel.service", false));
+    assert_eq!((holder.task.pid, holder.unit.as_deref(), is_older), (881, Some("tunnel.service"), false));
     assert_eq!(units.close(&closed(443, Some(5))), Decision::Ignore, "another port");
     assert_eq!(units.close(&closed(7_844, Some(6))), Decision::Ignore, "another cgroup");
     assert_eq!(units.close(&closed(7_844, None)), Decision::Ignore, "not known");
@@ -60,7 +60,7 @@ fn a_connection_older_than_the_watch_is_recorded_whatever_its_age() {
     let mut units = units(10);
     let connection = ClosedConnection { generation: Generation::of(99 * SECOND), ..closed(7_844, None) };
     let task = Task { pid: 77, comm: "cloudflared".into() };
-    let holder = Holder { task, unit: "tunnel.service".to_owned() };
+    let holder = Holder { task, unit: Some("tunnel.service".to_owned()) };
     units.add_older(vec![(connection.tuple, holder.clone())]);
     assert_eq!(units.outgoing().older, [connection.tuple]);
     let decision = units.close(&connection);

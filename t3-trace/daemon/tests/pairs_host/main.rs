@@ -1,0 +1,275 @@
+//! Both legs of real proxies, with the real kernel side: 1,000 concurrent sessions through nginx and
+//! as many through Traefik, with reconnects and pools of connections. No pair may be wrong; the
+//! recall is printed.
+//!
+//! Needs root, the eBPF object, nginx and Traefik; else it prints the reason and passes, or fails
+//! in CI.
+
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails like the test")]
+
+mod traffic;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::unix::net::UnixDatagram,
+    path::Path,
+    process::Command,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use t3_journal::{Sink, Writer};
+use t3_record::TcpCloseRecord;
+use t3_testkit::harness::{Process, Traefik, free_port};
+use t3_trace_daemon::{direct::WatchedPort, options::Options, run};
+use t3_trace_host::kernel::{self, Kernel};
+use tokio::{sync::oneshot, time::Instant};
+use traffic::{Serve, Session};
+
+const CONCURRENT: u64 = 1_000;
+/// Clients of plain requests per proxy.
+const REQUESTS: u64 = 40;
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Records of all `tcp close` entries, as they are written.
+struct Journal {
+    records: Arc<Mutex<Vec<TcpCloseRecord>>>,
+    stop: Arc<AtomicBool>,
+    reader: std::thread::JoinHandle<()>,
+}
+
+impl Journal {
+    fn read(socket: UnixDatagram) -> Self {
+        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let records = Arc::<Mutex<Vec<TcpCloseRecord>>>::default();
+        let stop = Arc::<AtomicBool>::default();
+        let (to, stopped) = (Arc::clone(&records), Arc::clone(&stop));
+        let reader = std::thread::spawn(move || {
+            let mut buffer = vec![0; 65_536];
+            loop {
+                let Ok(length) = socket.recv(&mut buffer) else {
+                    if stopped.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    continue;
+                };
+                let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                let line = text.lines().find_map(|line| line.strip_prefix("MESSAGE="));
+                to.lock().unwrap().extend(line.and_then(|line| TcpCloseRecord::from_line(line).ok()));
+            }
+        });
+        Self { records, stop, reader }
+    }
+
+    fn finish(self) -> Vec<TcpCloseRecord> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.reader.join().unwrap();
+        Arc::into_inner(self.records).unwrap().into_inner().unwrap()
+    }
+}
+
+/// A real nginx with a pool of connections to serve.
+fn nginx(dir: &Path, to: SocketAddr) -> Result<(Process, SocketAddr), String> {
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port().map_err(|error| error.to_string())?));
+    let path = dir.display();
+    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|part| format!("{part}_temp_path {path}/{part};"));
+    let text = format!(
+        "daemon off;\nworker_processes 2;\nworker_rlimit_nofile 16384;\nuser root;\npid {path}/nginx.pid;\n\
+         error_log {path}/error.log;\nevents {{ worker_connections 8192; }}\nhttp {{\n{}\naccess_log off;\n\
+         keepalive_requests 100000;\nupstream serve {{ server {to}; keepalive 64; }}\n\
+         map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}\n\
+         server {{ listen {address} backlog=4096; location / {{ proxy_pass http://serve; proxy_http_version 1.1;\n\
+         proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade; }} }} }}\n",
+        temporary.join("\n")
+    );
+    fs::write(dir.join("nginx.conf"), text).unwrap();
+    let program = ["/usr/sbin/nginx", "/usr/bin/nginx"].into_iter().find(|path| Path::new(path).is_file());
+    let mut command = Command::new(program.ok_or("nginx is not installed")?);
+    command.args(["-e", "stderr", "-p"]).arg(dir).arg("-c").arg(dir.join("nginx.conf"));
+    let mut process = Process::start(command).map_err(|error| error.to_string())?;
+    let ready = || std::net::TcpStream::connect(address).is_ok();
+    process.until_ready("nginx", TIMEOUT, ready).map_err(|error| error.to_string())?;
+    Ok((process, address))
+}
+
+fn skip(why: &str) {
+    assert!(std::env::var_os("CI").is_none(), "skipped: {why}");
+    eprintln!("skipped: {why}");
+}
+
+/// A proxy under test.
+struct Route {
+    name: &'static str,
+    address: SocketAddr,
+    serve: Serve,
+    sessions: Vec<Session>,
+}
+
+/// Sessions, pairs and wrong pairs of a group.
+#[derive(Debug, Default, Clone, Copy)]
+struct Count {
+    sessions: usize,
+    pairs: usize,
+    wrong: usize,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_pair_of_a_thousand_sessions_is_wrong() {
+    let kernel = match Kernel::load(&kernel::Options { socket_events: false, ..kernel::Options::default() }) {
+        Ok(kernel) => kernel,
+        Err(error) => return skip(&format!("{:#}", anyhow::Error::from(error))),
+    };
+    let dir = tempfile::tempdir().unwrap();
+    // After the start of the proxies and the daemon.
+    let start = Instant::now() + Duration::from_secs(6);
+    let plans = [traffic::plan(CONCURRENT, 11, 1), traffic::plan(CONCURRENT, 12, 2)];
+    let serves = [Serve::start(&plans[0], start).await, Serve::start(&plans[1], start).await];
+    let nginx_dir = dir.path().join("nginx");
+    fs::create_dir(&nginx_dir).unwrap();
+    let (to_nginx, to_traefik, at) = (serves[0].address, serves[1].address, dir.path().to_owned());
+    let started = tokio::task::spawn_blocking(move || {
+        let (process, address) = nginx(&nginx_dir, to_nginx)?;
+        Ok::<_, String>((
+            process,
+            address,
+            Traefik::start(&at, to_traefik).map_err(|error| error.to_string())?,
+        ))
+    });
+    let (_nginx, nginx_at, traefik) = match started.await.unwrap() {
+        Ok(started) => started,
+        Err(why) => return skip(&why),
+    };
+    let mut routes = Vec::new();
+    let proxies = [("nginx", nginx_at), ("traefik", traefik.address)];
+    for ((serve, sessions), (name, address)) in serves.into_iter().zip(plans).zip(proxies) {
+        routes.push(Route { name, address, serve, sessions });
+    }
+
+    let journald = UnixDatagram::bind(dir.path().join("journal")).unwrap();
+    let journal = Journal::read(journald);
+    let records =
+        Writer::start_with("t3-dispatch", Sink::Journald, &dir.path().join("journal"), 10_000).unwrap();
+    let watch = |route: &Route| WatchedPort {
+        min_duration: Duration::ZERO,
+        budget: 1_000_000,
+        proxy: true,
+        ..WatchedPort::new(route.address.port())
+    };
+    let options = Options {
+        socket: dir.path().join("evidence.sock"),
+        dispatch_user: "no-such-user-here".to_owned(),
+        group: "no-such-group-here".to_owned(),
+        state_dir: dir.path().join("state"),
+        spool_size: 1 << 16,
+        watch: routes.iter().map(watch).collect(),
+        watch_units: Vec::new(),
+        watch_serve: false,
+        publish_only: false,
+        to_journald: false,
+    };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let socket = options.socket.clone();
+    let stopped = async move {
+        let _ = stopped.await;
+        "end of the test"
+    };
+    let running = tokio::spawn(run::run(options, Box::new(kernel), records, stopped));
+    while !socket.exists() {
+        assert!(Instant::now() < start + TIMEOUT, "the daemon does not listen");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(Instant::now() < start, "the start took too long");
+
+    let mut clients = tokio::task::JoinSet::new();
+    for route in &routes {
+        let last = route.sessions.iter().map(|session| session.ends).max().unwrap();
+        let until = start + Duration::from_millis(last);
+        for number in 0..REQUESTS {
+            let address = route.address;
+            clients.spawn(async move {
+                traffic::requests(address, number, until).await;
+                Some(())
+            });
+        }
+        for session in &route.sessions {
+            clients.spawn(traffic::client(route.address, *session, start));
+        }
+    }
+    while clients.join_next().await.is_some() {}
+    // The last ones wait for their partners, and the proxies close what is left.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    stop.send(()).unwrap();
+    running.await.unwrap().unwrap();
+    let records = journal.finish();
+    for route in &routes {
+        check(route, &records);
+    }
+}
+
+fn check(route: &Route, records: &[TcpCloseRecord]) {
+    let of_ip = |ip: Ipv4Addr| {
+        let ip = IpAddr::V4(ip).to_string();
+        let port = route.address.port();
+        records.iter().filter(move |record| record.ip == ip && record.port == port)
+    };
+    let connections = route.serve.connections.lock().unwrap();
+    let mut counts = BTreeMap::<_, Count>::new();
+    let mut not_once = Vec::new();
+    for session in &route.sessions {
+        let Some(connection) = connections.get(&session.ip) else {
+            not_once.push(format!("{session:?}: not opened"));
+            continue;
+        };
+        let found: Vec<_> = of_ip(session.ip).collect();
+        let [record] = found[..] else {
+            not_once.push(format!("{session:?}: {} records", found.len()));
+            continue;
+        };
+        for key in
+            [(format!("{:?}", session.group), String::new()), (String::new(), format!("{:?}", session.end))]
+        {
+            let count = counts.entry(key).or_default();
+            count.sessions += 1;
+            if let Some(from) = &record.up_from {
+                count.pairs += 1;
+                count.wrong += usize::from(*from != connection.to_string());
+                if *from != connection.to_string() {
+                    println!("wrong: {session:?} {connection}: {}", record.to_line());
+                }
+            }
+        }
+    }
+    let total = counts.iter().filter(|((_, end), _)| end.is_empty());
+    let total = total.fold((0, 0, 0), |sum, (_, count)| {
+        (sum.0 + count.sessions, sum.1 + count.pairs, sum.2 + count.wrong)
+    });
+    let percent = |part: usize, all: usize| part as f64 * 100.0 / all.max(1) as f64;
+    for ((group, end), count) in &counts {
+        println!(
+            "{:8} {:10} {:5} sessions, {:5} pairs, {} wrong, recall {:.1} %",
+            route.name,
+            format!("{group}{end}"),
+            count.sessions,
+            count.pairs,
+            count.wrong,
+            percent(count.pairs, count.sessions)
+        );
+    }
+    let (sessions, pairs, wrong) = total;
+    println!(
+        "{:8} {sessions} sessions, {pairs} pairs, precision {:.2} %, recall {:.1} %",
+        route.name,
+        percent(pairs - wrong, pairs),
+        percent(pairs, sessions)
+    );
+    let some: Vec<_> = not_once.iter().take(5).collect();
+    assert!(some.is_empty(), "{} sessions without exactly one record: {some:#?}", not_once.len());
+    assert_eq!(wrong, 0);
+    assert!(pairs > 0);
+}
