@@ -176,12 +176,12 @@ fn decide_outgoing(shared: &Arc<Shared>, closed: ClosedConnection) {
 /// Makes the record of a connection that a proxy opened and that is not one of a pair.
 fn decide_single(shared: &Arc<Shared>, closed: ClosedConnection) {
     let Some(opener) = closed.opener.clone() else { return };
-    let min_age = shared.direct.table().min_age_of_proxies();
+    let Some((min_age, budget)) = shared.direct.table().limits_of_proxies() else { return };
     let age = closed.generation.established_at().map(|at| closed.at.saturating_sub(at));
-    if min_age.is_none_or(|min_age| age.is_some_and(|age| age < min_age)) {
+    if age.is_some_and(|age| age < min_age) {
         return;
     }
-    if !shared.direct.legs.take_budget(closed.at) {
+    if !shared.direct.legs.take_budget(closed.at, budget) {
         shared.direct.over_budget.fetch_add(1, Ordering::Relaxed);
         return;
     }

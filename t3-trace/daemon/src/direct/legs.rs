@@ -22,9 +22,6 @@ use crate::{locked::lock, state::Shared};
 /// samples. Its partner can be older.
 const MIN_AGE: Nanos = 5 * SECOND;
 
-/// Records per minute of connections that proxies opened and that are not one of a pair.
-const SINGLES: u32 = 1_000;
-
 /// Age from which the connections that proxies open are reported; `None` without a proxy.
 pub(super) fn min_age(ports: &[ConnectionsOf]) -> Option<Nanos> {
     let proxies = ports.iter().filter(|port| port.is_proxy);
@@ -81,9 +78,10 @@ impl Legs {
         lock(&self.pairs).close(pid, direction, key, ending, closed)
     }
 
-    /// Takes one of the records of single connections.
-    pub(super) fn take_budget(&self, at: Nanos) -> bool {
-        lock(&self.budget).take(at, SINGLES).is_granted
+    /// Takes one of `limit` records per minute of connections that proxies opened and that are not
+    /// one of a pair.
+    pub(super) fn take_budget(&self, at: Nanos, limit: u32) -> bool {
+        lock(&self.budget).take(at, limit).is_granted
     }
 
     /// Connections whose time has come, or all.

@@ -133,10 +133,11 @@ impl Table {
         self.ports.get(&port).is_some_and(|port| port.watched.proxy)
     }
 
-    /// The smallest minimum age of the ports of proxies; `None` without a proxy.
-    pub(super) fn min_age_of_proxies(&self) -> Option<Nanos> {
-        let proxies = self.ports.values().filter(|port| port.watched.proxy);
-        proxies.map(|port| port.watched.min_age()).min()
+    /// The smallest minimum age and the largest budget of the ports of proxies, if there are any.
+    pub(super) fn limits_of_proxies(&self) -> Option<(Nanos, u32)> {
+        let proxies = || self.ports.values().map(|port| &port.watched).filter(|watched| watched.proxy);
+        let min_age = proxies().map(WatchedPort::min_age).min();
+        min_age.zip(proxies().map(|watched| watched.budget).max())
     }
 
     /// A session of dispatch uses this connection.

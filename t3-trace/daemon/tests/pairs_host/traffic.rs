@@ -6,7 +6,10 @@
 use std::{
     collections::HashMap,
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -114,6 +117,10 @@ pub fn plan(concurrent: u64, network: u8, seed: u64) -> Vec<Session> {
 pub struct Serve {
     pub address: SocketAddr,
     pub connections: Arc<Mutex<HashMap<Ipv4Addr, SocketAddr>>>,
+    /// Connections accepted since the start of the test.
+    pub accepted: Arc<AtomicUsize>,
+    /// Those of them that have ended.
+    pub ended: Arc<AtomicUsize>,
 }
 
 impl Serve {
@@ -124,13 +131,20 @@ impl Serve {
             Arc::new(sessions.iter().map(|session| (session.ip, *session)).collect());
         let connections = Arc::<Mutex<HashMap<_, _>>>::default();
         let known = Arc::clone(&connections);
+        let (accepted, ended) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let (accepts, ends) = (Arc::clone(&accepted), Arc::clone(&ended));
         tokio::spawn(async move {
             while let Ok((stream, from)) = listener.accept().await {
-                let (sessions, known) = (Arc::clone(&sessions), Arc::clone(&known));
-                tokio::spawn(async move { serve(stream, from, &sessions, &known, start).await });
+                let (sessions, known, ends) = (Arc::clone(&sessions), Arc::clone(&known), Arc::clone(&ends));
+                let counted = usize::from(Instant::now() >= start);
+                accepts.fetch_add(counted, Ordering::Relaxed);
+                tokio::spawn(async move {
+                    serve(stream, from, &sessions, &known, start).await;
+                    ends.fetch_add(counted, Ordering::Relaxed);
+                });
             }
         });
-        Self { address, connections }
+        Self { address, connections, accepted, ended }
     }
 }
 
