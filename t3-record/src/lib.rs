@@ -27,7 +27,11 @@ pub use chain::Chain;
 pub use evidence::Evidence;
 pub use how::How;
 pub use record::{AttemptsRecord, BurstRecord, CloseRecord, OpenRecord, TcpCloseRecord};
-pub use verdict::{Judgement, direct::judge_direct, judge};
+pub use verdict::{
+    Judgement,
+    direct::{judge_direct, judge_pair},
+    judge,
+};
 pub use vocabulary::{
     Cause, ClosedBy, Confidence, HeartbeatSource, KernelSource, LegEnd, Reconciled, Segment, Side, Verdict,
     Via,

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use proptest::{collection::vec, option, prelude::*};
 use t3_record::{
-    CloseRecord, OpenRecord, TcpCloseRecord, assemble, assemble_direct,
+    CloseRecord, OpenRecord, TcpCloseRecord, assemble, assemble_direct, assemble_pair,
     evidence::*,
-    judge, judge_direct, logfmt,
+    judge, judge_direct, judge_pair, logfmt,
     value::Percent,
     vocabulary::*,
     wire::{FromTrace, Session, ToTrace},
@@ -152,6 +152,40 @@ proptest! {
         };
         let record = assemble_direct(&connection, &kernel);
         prop_assert_eq!((record.verdict, record.confidence), (judgement.verdict, Some(judgement.confidence)));
+        prop_assert_eq!(TcpCloseRecord::from_line(&record.to_line()), Ok(record));
+    }
+
+    #[test]
+    fn every_end_of_a_proxys_session_has_an_answer(
+        evidence in evidence().boxed(), other in evidence().boxed(), is_remote in any::<bool>(),
+    ) {
+        let pair = PairFacts {
+            down: evidence.kernel.down.clone().unwrap_or_default(),
+            up: evidence.kernel.up.clone().unwrap_or_default(),
+            proxy: KernelFacts { serve: None, ..evidence.kernel },
+            upstream: (!is_remote).then_some(other.kernel),
+        };
+        let judged = judge_pair(&pair);
+        let judgement = judged.judgement;
+        let of_process = matches!(
+            judgement.verdict, Verdict::ServeKilled | Verdict::ServeExited | Verdict::ServeOom
+        );
+        let can_be_proven = of_process
+            || matches!(judgement.verdict, Verdict::ClientVanished | Verdict::AdminKilled);
+        let is_likely = judgement.confidence == Confidence::Likely;
+        prop_assert!(is_likely || can_be_proven && !pair.proxy.is_overflowed, "{judgement:?}");
+        // The fate of a process on another host is unknown.
+        prop_assert!(!of_process || !is_remote || judged.actor == Some(Actor::Proxy), "{judgement:?}");
+        let connection = DirectConnection {
+            conn: "d".into(), user: None, unit: None, client: "[::1]:9".parse().unwrap(), port: 1, opened_at: 5,
+            is_older: false, client_process: None, counters: None, is_outgoing: false,
+        };
+        let upstream = UpstreamConnection {
+            address: "[::1]:8".parse().unwrap(), from: "[::1]:7".parse().unwrap(), proxy: None, proxy_unit: None,
+            unit: None, counters: None,
+        };
+        let record = assemble_pair(&connection, &upstream, &pair);
+        prop_assert_eq!((record.verdict, record.actor), (judgement.verdict, judged.actor));
         prop_assert_eq!(TcpCloseRecord::from_line(&record.to_line()), Ok(record));
     }
 

@@ -96,7 +96,8 @@ record! {
         ["tcp_sock", "412"] up_rtt_us: u32,
         /// Segments retransmitted to the server, if `outgoing` or with `actor`.
         ["tcp_sock", "2"] up_retrans: u32,
-        /// Segments sent to the server and not acknowledged at the close, if `outgoing` or with `actor`.
+        /// Segments sent to the server and not acknowledged at the close, if `outgoing` or with
+        /// `actor`.
         ["tcp_sock", "1"] up_unacked: u32,
         /// Segments considered lost at the close, if `outgoing` or with `actor`.
         ["tcp_sock", "0"] up_lost: u32,

@@ -100,7 +100,8 @@ pub struct DaemonArgs {
     #[arg(long, value_enum, default_value = "best", env = "T3_TRACE_HOOKS", value_name = "WAY")]
     pub hooks: Functions,
     /// Connections that get a `tcp close` record when they close, unless t3-dispatch carried them:
-    /// those to `port=N`, and optionally `process=COMM` and `unit=NAME` of the process behind it,
+    /// those to `port=N`, and optionally `process=COMM` and `unit=NAME` of the process behind it
+    /// and `proxy=true` if it is a proxy, whose sessions get one record for both connections,
     /// or with `outgoing=true` those that `unit=NAME` opens, optionally to `port=N` only;
     /// `min-duration=TIME` of a recorded connection (default 30s) and `budget=N`, records per
     /// minute (default 1000). In the file `[[watch]]` with these keys (repeatable)

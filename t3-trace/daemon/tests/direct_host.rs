@@ -142,6 +142,8 @@ impl Daemon {
             assert!(started.elapsed() < TIMEOUT, "the daemon does not listen");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        // The ports are watched a moment after the socket exists.
+        tokio::time::sleep(Duration::from_secs(1)).await;
         Some(Self { journald, stop, running, _dir: dir })
     }
 

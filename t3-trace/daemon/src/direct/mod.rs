@@ -11,6 +11,7 @@ mod legs;
 mod outgoing;
 mod pair_record;
 mod pairs;
+mod session_entry;
 mod table;
 mod users;
 mod watched_port;

@@ -9,7 +9,7 @@ use t3_record::{
 use t3_trace_host::{cgroup, clock, kernel::ClosedConnection};
 
 use super::{
-    close::{acceptor, entry},
+    session_entry::{acceptor, entry},
     table::Known,
 };
 use crate::{

@@ -27,7 +27,7 @@ impl Watch {
     /// A clause that describes the expected value.
     pub fn parse(text: &str) -> Result<Self, String> {
         let is_outgoing = |pair: &&str| pair.split_once('=').is_some_and(|(key, _)| key.trim() == "outgoing");
-        let (outgoing, others): (Vec<&str>, Vec<&str>) = text.split(',').partition(|pair| is_outgoing(&pair));
+        let (outgoing, others): (Vec<&str>, Vec<&str>) = text.split(',').partition(|pair| is_outgoing(pair));
         let others = others.join(",");
         match outgoing.as_slice() {
             [] => WatchedPort::parse(text).map(Self::Port),

@@ -293,7 +293,8 @@ pub async fn client(proxy: SocketAddr, session: Session, start: Instant) -> Opti
 }
 
 /// Plain requests on a connection that stays open, which use the proxy's pool.
-pub async fn requests(proxy: SocketAddr, seed: u64, until: Instant) {
+pub async fn requests(proxy: SocketAddr, seed: u64, start: Instant, until: Instant) {
+    sleep_until(start).await;
     let mut numbers = Numbers(seed);
     while Instant::now() < until {
         let Some(mut stream) = connect(proxy, Ipv4Addr::LOCALHOST).await else { return };

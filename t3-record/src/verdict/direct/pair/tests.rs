@@ -81,7 +81,7 @@ fn check(
         (actor, verdict, Some(how), confidence),
         "{name}"
     );
-    assert_eq!(judgement.closed_by == None, actor == Some(Actor::Proxy), "{name}");
+    assert_eq!(judgement.closed_by.is_none(), actor == Some(Actor::Proxy), "{name}");
 }
 
 #[test]

@@ -39,8 +39,8 @@ fn offsets(down: &Sample, up: &Sample) -> (u64, u64) {
     (down.received.wrapping_sub(up.sent), up.received.wrapping_sub(down.sent))
 }
 
-/// Whether a proxy can have sent on each leg what came in on the other one: not before, and not long
-/// after. `older` and `newer` are the samples before and after the traffic.
+/// Whether a proxy can have sent on each leg what came in on the other one: not before, and not
+/// long after. `older` and `newer` are the samples before and after the traffic.
 ///
 /// With an answer in the same window both directions bind: sessions with equal heartbeats are
 /// distinguished by a few milliseconds.

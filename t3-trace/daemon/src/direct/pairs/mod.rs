@@ -3,7 +3,8 @@
 //!
 //! A pair is one that is certain; all other connections stay single:
 //! - both belong to one process, and both ended within [`HELD`];
-//! - they agree in [`WINDOWS`] windows with traffic, and in their totals at the end ([`agreement`]);
+//! - they agree in [`WINDOWS`] windows with traffic, and in their totals at the end
+//!   ([`agreement`]);
 //! - the peer of one of them ended it and the proxy ended the other right after it, or their
 //!   traffic had [`SIZES`] different sizes;
 //! - no third connection agrees with either of them; those with equal traffic do. Only of a pair
@@ -18,7 +19,7 @@ mod history;
 mod tests;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque, hash_map::Entry},
     hash::Hash,
 };
 
@@ -214,13 +215,14 @@ impl<K: Copy + Eq + Hash, T> Pairs<K, T> {
             return;
         }
         let legs = self.processes.entry(pid).or_default().legs_mut(direction);
-        if legs.contains_key(&key) {
-        } else if is_full {
+        match legs.entry(key) {
+            Entry::Occupied(_) => {}
             // It can be the partner of any of the others.
-            self.horizon = now;
-        } else {
-            legs.insert(key, Leg { history: History::default(), ending: None, missed: 0, held: None });
-            self.open += 1;
+            Entry::Vacant(_) if is_full => self.horizon = now,
+            Entry::Vacant(place) => {
+                place.insert(Leg { history: History::default(), ending: None, missed: 0, held: None });
+                self.open += 1;
+            }
         }
     }
 
