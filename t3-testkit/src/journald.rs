@@ -28,8 +28,8 @@ use std::{
 
 use small_disk::SmallDisk;
 use t3_record::{
-    BurstRecord, CloseRecord, OpenRecord,
-    journal::{BURST_ID, CLOSE_ID, OPEN_ID},
+    BurstRecord, CloseRecord, OpenRecord, TcpCloseRecord,
+    journal::{BURST_ID, CLOSE_ID, OPEN_ID, TCP_CLOSE_ID},
 };
 use tempfile::TempDir;
 
@@ -123,25 +123,27 @@ impl Journal {
     }
 
     /// No journald, for users that cannot have their own: the programs write to stderr, and
-    /// `collector` finds the `ws close` records there.
+    /// `collector` finds the records of closes there.
     #[must_use]
     pub fn on_stderr() -> Self {
         Self { entries: Arc::default(), follower: None, private: None, log_target: "stderr" }
     }
 
-    /// Collects the `ws close` records among the lines that a program writes.
+    /// Collects the records of closes among the lines that a program writes.
     pub(crate) fn collector(&self) -> impl Fn(&str) + Clone + Send + 'static {
         let entries = Arc::clone(&self.entries);
         move |line| {
-            if let Ok(record) = CloseRecord::from_line(line) {
-                let fields = record.to_fields().into_iter();
-                entries.push(fields.map(|(name, value)| (name.into_owned(), value)).collect());
-            }
+            let fields = match (CloseRecord::from_line(line), TcpCloseRecord::from_line(line)) {
+                (Ok(record), _) => record.to_fields(),
+                (_, Ok(record)) => record.to_fields(),
+                _ => return,
+            };
+            entries.push(fields.into_iter().map(|(name, value)| (name.into_owned(), value)).collect());
         }
     }
 
     fn follow(mut journalctl: Command, private: Option<Private>) -> Result<Self> {
-        let ids = [CLOSE_ID, OPEN_ID, BURST_ID].map(|id| format!("MESSAGE_ID={id}"));
+        let ids = [CLOSE_ID, OPEN_ID, BURST_ID, TCP_CLOSE_ID].map(|id| format!("MESSAGE_ID={id}"));
         journalctl.args(["--follow", "--no-tail", "--all", "--quiet", "--output=json"]).args(ids);
         journalctl.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         sys::dies_with_us(&mut journalctl);
@@ -166,6 +168,12 @@ impl Journal {
     /// Every `ws close` so far that satisfies `keep`, with its entry.
     pub fn closes(&self, keep: impl Fn(&CloseRecord) -> bool) -> Result<Vec<(CloseRecord, Entry)>> {
         self.read(CLOSE_ID, CloseRecord::from_fields, keep)
+    }
+
+    /// Every `tcp close` so far that satisfies `keep`.
+    pub fn tcp_closes(&self, keep: impl Fn(&TcpCloseRecord) -> bool) -> Result<Vec<TcpCloseRecord>> {
+        let found = self.read(TCP_CLOSE_ID, TcpCloseRecord::from_fields, keep)?;
+        Ok(found.into_iter().map(|(record, _)| record).collect())
     }
 
     /// Every `ws open` so far.

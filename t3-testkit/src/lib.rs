@@ -14,6 +14,7 @@ pub mod demo;
 pub mod error;
 pub mod fake_serve;
 pub mod faults;
+pub mod foreign;
 pub mod frame;
 pub mod handshake;
 pub mod harness;

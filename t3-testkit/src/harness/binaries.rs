@@ -36,3 +36,19 @@ pub fn find(name: &str) -> Result<PathBuf> {
         }
     })
 }
+
+/// Finds a program of the distribution, also in the sbin folders, which may not be in PATH.
+///
+/// # Errors
+/// [`TestError::Missing`] with the package to install.
+pub fn find_system(name: &str) -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file())
+        .ok_or_else(|| TestError::Missing {
+            what: format!("the program {name}"),
+            remedy: format!("apt-get install {name}"),
+        })
+}

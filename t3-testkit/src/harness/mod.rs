@@ -20,7 +20,7 @@ mod traefik;
 mod tunnel;
 mod unit;
 
-pub use binaries::{DIR_VARIABLE, find, target};
+pub use binaries::{DIR_VARIABLE, find, find_system, target};
 pub use cgroup::Cgroup;
 pub use effect_serve::EffectServe;
 pub use firewall::Firewall;
@@ -258,8 +258,7 @@ impl Stack {
         command.arg("daemon").arg("--socket").arg(self.socket()).args(["--log", self.journal.log_target]);
         command.arg("--state-dir").arg(self.state_dir()).args(&self.setup.trace_arguments);
         self.journal.lend(&mut command)?;
-        let process = Process::start(command)?;
-        self.trace = Some(process);
+        self.trace = Some(Process::start_observed(command, self.observer())?);
         self.until("t3-trace to reply", |stack| stack.status().is_ok())?;
         if self.dispatch_pid() != 0 { self.until_connected() } else { Ok(()) }
     }
@@ -277,7 +276,7 @@ impl Stack {
         if self.trace.is_some() { self.until_connected() } else { Ok(()) }
     }
 
-    /// Collects the records that dispatch writes to its output.
+    /// Collects the records that a program writes to its output.
     fn observer(&self) -> impl Fn(Stream, &str) + Clone + Send + 'static {
         let collect = self.journal.collector();
         move |_, line| collect(line)

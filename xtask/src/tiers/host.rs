@@ -20,10 +20,11 @@ const LIMIT: Duration = Duration::from_secs(900);
 const SHOWN_LINES: usize = 250;
 /// Run one after the other beside the other programs, which leave half of the CPU free. They count
 /// and compare and do not measure durations, and each has a private journald and t3-trace.
-const BESIDE: [&str; 7] = [
+const BESIDE: [&str; 8] = [
     "host_autobahn",
     "host_browser_chain",
     "host_foreign_namespace",
+    "host_foreign_proxies",
     "host_heartbeat_peers",
     "host_relay_model",
     "host_restart",
@@ -34,11 +35,12 @@ const BESIDE: [&str; 7] = [
 const LAST: [&str; 5] =
     ["host_abuse", "host_bulk", "host_evidence_socket_abuse", "host_memory_limits", "host_soak"];
 /// Skipped by `--quick`: long scenarios whose parts other programs test.
-const NOT_QUICK: [&str; 11] = [
+const NOT_QUICK: [&str; 12] = [
     "host_abuse",
     "host_demo",
     "host_evidence_socket_abuse",
     "host_foreign_namespace",
+    "host_foreign_proxies",
     "host_heartbeat_peers",
     "host_kill_matrix",
     "host_memory_limits",
@@ -47,9 +49,10 @@ const NOT_QUICK: [&str; 11] = [
     "million_host",
     "orphans_host",
 ];
-/// The output of these is printed also on success: the tables of faults and of kills, and the time
-/// until a record.
-const SHOWN_PROGRAMS: [&str; 4] = ["host_chaos", "host_faults", "host_incidents", "host_kill_matrix"];
+/// The output of these is printed also on success: the tables of faults, of kills and of foreign
+/// proxies, and the time until a record.
+const SHOWN_PROGRAMS: [&str; 5] =
+    ["host_chaos", "host_faults", "host_foreign_proxies", "host_incidents", "host_kill_matrix"];
 /// (type, mount point, a name that exists once it is mounted)
 const MOUNTS: [(&str, &str, &str); 2] =
     [("tracefs", "/sys/kernel/tracing", "events"), ("bpf", "/sys/fs/bpf", "")];

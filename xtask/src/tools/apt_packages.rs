@@ -38,6 +38,7 @@ const TABLE: &[(&str, &str, PackageSet)] = &[
     ("haproxy", "haproxy", PackageSet::Host),
     ("ip", "iproute2", PackageSet::Host),
     ("nft", "nftables", PackageSet::Host),
+    ("nginx", "nginx", PackageSet::Host),
     ("journalctl", "systemd", PackageSet::Host),
     ("/lib/systemd/systemd-journald", "systemd", PackageSet::Host),
     ("mmdebstrap", "mmdebstrap", PackageSet::Host),
@@ -128,7 +129,17 @@ mod tests {
     fn each_missing_package_is_named_once() {
         assert_eq!(
             missing(PackageSet::Host, |_| false),
-            ["chromium", "haproxy", "iproute2", "mmdebstrap", "nftables", "prometheus", "systemd", "tmux"]
+            [
+                "chromium",
+                "haproxy",
+                "iproute2",
+                "mmdebstrap",
+                "nftables",
+                "nginx",
+                "prometheus",
+                "systemd",
+                "tmux"
+            ]
         );
         assert!(missing(PackageSet::Host, |_| true).is_empty());
         assert_eq!(missing(PackageSet::Vm, |what| what != "mke2fs"), ["e2fsprogs"]);

@@ -174,15 +174,9 @@ pub fn versions(contestants: &[Contestant]) -> Vec<String> {
     nginx.into_iter().chain(haproxy.then(haproxy::version).flatten()).collect()
 }
 
-/// Also searches the sbin folders, which may not be in PATH.
 fn find_program(name: &str) -> Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])
-        .map(|dir| dir.join(name))
-        .find(|path| path.is_file())
-        .ok_or_else(|| TestError::Missing {
-            what: format!("the program {name}"),
-            remedy: format!("apt-get install {name}, or select others with --contestant"),
-        })
+    harness::find_system(name).map_err(|_| TestError::Missing {
+        what: format!("the program {name}"),
+        remedy: format!("apt-get install {name}, or select others with --contestant"),
+    })
 }

@@ -1,0 +1,37 @@
+//! The network namespace of a run: loopback, and few retransmissions, so that a client that has
+//! vanished is noticed within seconds by every proxy, whatever keepalive it sets.
+
+use std::{fs, process::Command};
+
+use crate::{
+    error::{Attempt, Result, TestError},
+    prerequisite, sys,
+};
+
+/// Retransmissions after which a connection times out: three seconds with the usual minimum RTO.
+const RETRANSMISSIONS: &str = "3";
+/// Of the current thread.
+const SETTING: &str = "/proc/sys/net/ipv4/tcp_retries2";
+
+/// Runs `work` on a thread in a new network namespace, which its threads and child processes share.
+///
+/// # Errors
+/// Without root, and those of `work`.
+pub fn in_own_network<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    prerequisite::root()?;
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            sys::new_net().attempt(|| "make a network namespace".to_owned())?;
+            let mut ip = Command::new("ip");
+            let up = ip.args(["link", "set", "dev", "lo", "up"]).status();
+            let is_up = up.attempt(|| "run ip (is iproute2 installed?)".to_owned())?.success();
+            if !is_up {
+                let what = "loopback of a new network namespace".to_owned();
+                return Err(TestError::Unexpected { what, got: "ip failed".to_owned() });
+            }
+            fs::write(SETTING, RETRANSMISSIONS).attempt(|| format!("write {SETTING}"))?;
+            work()
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
