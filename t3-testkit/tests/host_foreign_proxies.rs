@@ -5,6 +5,8 @@
 //! Needs root, iproute2, nginx and haproxy; pip installs the other proxies. Prints the table of
 //! docs/FOREIGN-PROXIES.md. `T3_PROXIES=nginx,direct` and `T3_FAULTS=client_fin,serve_rst` select.
 
+#![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
+
 use std::sync::Mutex;
 
 use t3_record::KernelSource;
@@ -45,9 +47,9 @@ fn run_all() -> Result<(KernelSource, Vec<Outcome>, Vec<TestError>), TestError> 
         Ok(())
     };
     let errors = std::thread::scope(|scope| {
-        let threads = targets
-            .iter()
-            .map(|target| scope.spawn(move || foreign::run_target(run, target, |_| Ok(()), add)));
+        let threads = targets.iter().map(|target| {
+            scope.spawn(move || foreign::run_target(run, target, |_| Ok::<(), TestError>(()), add))
+        });
         let threads: Vec<_> = threads.collect();
         threads.into_iter().filter_map(|thread| thread.join().unwrap().err()).collect()
     });

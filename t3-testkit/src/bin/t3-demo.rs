@@ -3,7 +3,10 @@
 use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
-use t3_testkit::demo::{self, Ended, Options};
+use t3_testkit::{
+    demo::{self, Ended, Options},
+    foreign::Proxy,
+};
 
 /// Exit status when the demo could not run.
 const FAILED: u8 = 2;
@@ -21,6 +24,10 @@ struct Arguments {
     /// Keep everything running afterwards, for your own browser, until Ctrl-C.
     #[arg(long)]
     hold: bool,
+    /// Without t3-dispatch: sessions through this proxy, or `direct` to serve.
+    #[arg(long, value_name = "NAME", conflicts_with = "hold",
+          value_parser = ["direct", "nginx", "haproxy", "traefik", "caddy", "envoy"])]
+    proxy: Option<String>,
     /// Pause before each fault in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 1500)]
     pause: u64,
@@ -28,9 +35,14 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match demo::run(Options { hold: arguments.hold, pause: Duration::from_millis(arguments.pause) }) {
-        Ok(report) if report.all_correct() => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
+    let pause = Duration::from_millis(arguments.pause);
+    let outcome = match arguments.proxy {
+        Some(name) => demo::foreign::run(Proxy::ALL.into_iter().find(|proxy| proxy.name() == name), pause),
+        None => demo::run(Options { hold: arguments.hold, pause }).map(|report| report.all_correct()),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(Ended::Stopped) => ExitCode::from(STOPPED),
         Err(Ended::Failed(error)) => {
             eprintln!("t3-demo: {error}");

@@ -3,6 +3,7 @@
 //!
 //! Uses the command lines and the output of the programs, as an operator does.
 
+pub mod foreign;
 pub(crate) mod identity_proxy;
 pub mod report;
 mod runner;

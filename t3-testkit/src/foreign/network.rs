@@ -17,21 +17,27 @@ const SETTING: &str = "/proc/sys/net/ipv4/tcp_retries2";
 ///
 /// # Errors
 /// Without root, and those of `work`.
-pub fn in_own_network<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+pub fn in_own_network<T: Send, E: From<TestError> + Send>(
+    work: impl FnOnce() -> Result<T, E> + Send,
+) -> Result<T, E> {
     prerequisite::root()?;
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            sys::new_net().attempt(|| "make a network namespace".to_owned())?;
-            let mut ip = Command::new("ip");
-            let up = ip.args(["link", "set", "dev", "lo", "up"]).status();
-            let is_up = up.attempt(|| "run ip (is iproute2 installed?)".to_owned())?.success();
-            if !is_up {
-                let what = "loopback of a new network namespace".to_owned();
-                return Err(TestError::Unexpected { what, got: "ip failed".to_owned() });
-            }
-            fs::write(SETTING, RETRANSMISSIONS).attempt(|| format!("write {SETTING}"))?;
+            enter()?;
             work()
         });
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+fn enter() -> Result<()> {
+    sys::new_net().attempt(|| "make a network namespace".to_owned())?;
+    let mut ip = Command::new("ip");
+    let status = ip.args(["link", "set", "dev", "lo", "up"]).status();
+    let status = status.attempt(|| "run ip (is iproute2 installed?)".to_owned())?;
+    if !status.success() {
+        let what = "loopback of a new network namespace".to_owned();
+        return Err(TestError::Unexpected { what, got: status.to_string() });
+    }
+    fs::write(SETTING, RETRANSMISSIONS).attempt(|| format!("write {SETTING}"))
 }

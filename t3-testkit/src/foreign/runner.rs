@@ -26,6 +26,8 @@ const PERIOD: Duration = Duration::from_millis(200);
 /// Minimum duration of a recorded connection: connections that test whether a port is open are
 /// shorter.
 const MIN_DURATION: Duration = Duration::from_millis(400);
+/// Timeout for a line of the proxy's log.
+const LOG: Duration = Duration::from_secs(1);
 /// Timeout for the records of a fault.
 const RECORD: Duration = Duration::from_secs(30);
 
@@ -107,12 +109,12 @@ impl Target {
 ///
 /// # Errors
 /// The proxy or a fake serve does not start, or a session does not open or end as ordered.
-pub fn run_target(
+pub fn run_target<E: From<TestError>>(
     run: Run<'_>,
     target: &Target,
-    mut before: impl FnMut(&Fault) -> Result<()>,
-    mut after: impl FnMut(&Outcome) -> Result<()>,
-) -> Result<Vec<Outcome>> {
+    mut before: impl FnMut(&Fault) -> Result<(), E>,
+    mut after: impl FnMut(&Outcome) -> Result<(), E>,
+) -> Result<Vec<Outcome>, E> {
     let dir = run.dir.join(target.name());
     std::fs::create_dir_all(&dir)
         .map_err(|source| TestError::Io { what: format!("create {}", dir.display()), source })?;
@@ -126,7 +128,11 @@ pub fn run_target(
             what: format!("{} with {}", fault.name, target.name()),
             got: format!("{error}\n{}", proxy.as_ref().map(RunningProxy::stderr).unwrap_or_default()),
         };
-        let outcome = one(run, proxy.as_ref(), *fault, route).map_err(context)?;
+        let mut outcome = one(run, proxy.as_ref(), *fault, route).map_err(context)?;
+        if let Some(proxy) = proxy.as_mut().filter(|_| fault.place == Place::Process) {
+            let (status, leg) = (proxy.status(), outcome.at_proxy.as_ref());
+            outcome.mismatches.extend(leg.and_then(|leg| contradicts_status(status.as_deref(), leg)));
+        }
         after(&outcome)?;
         outcomes.push(outcome);
         if let Some(proxy) = proxy.as_mut().filter(|_| fault.place == Place::Process) {
@@ -139,7 +145,7 @@ pub fn run_target(
     let expected: usize = outcomes.iter().map(|outcome| 1 + usize::from(outcome.proxy.is_some())).sum();
     if found > expected {
         let what = format!("{expected} records with {}", target.name());
-        return Err(TestError::Unexpected { what, got: found.to_string() });
+        return Err(TestError::Unexpected { what, got: found.to_string() }.into());
     }
     Ok(outcomes)
 }
@@ -167,11 +173,7 @@ fn one(run: Run<'_>, proxy: Option<&RunningProxy>, fault: Fault, route: &Route) 
     fault.inject(&session)?;
     let kind = proxy.map(|proxy| proxy.proxy);
     let (at_proxy, at_serve) = records(run.journal, route, kind.is_some())?;
-    // The proxy writes its log when both connections have ended.
-    if proxy.is_some() {
-        std::thread::sleep(Duration::from_millis(150));
-    }
-    let log = proxy.map(|proxy| proxy.log_of(&route.name)).unwrap_or_default();
+    let log = proxy.map(|proxy| log(proxy, route)).unwrap_or_default();
     let seen = client.seen().ended;
     drop(serve);
     Ok(compared(kind, fault, at_proxy, at_serve, seen, log))
@@ -206,6 +208,20 @@ fn records(journal: &Journal, route: &Route, has_proxy: bool) -> Result<(Option<
             return Ok((at_proxy, at_serve));
         }
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The proxy writes its log when both connections have ended, or nothing.
+fn log(proxy: &RunningProxy, route: &Route) -> Vec<String> {
+    let deadline = Instant::now() + LOG;
+    // A first line may come before the end.
+    std::thread::sleep(LOG / 5);
+    loop {
+        let found = proxy.log_of(&route.name);
+        if !found.is_empty() || Instant::now() > deadline {
+            return found;
+        }
+        std::thread::sleep(LOG / 20);
     }
 }
 
@@ -245,4 +261,51 @@ fn contradicts(seen: Option<Ended>, leg: &Leg) -> Option<String> {
         _ => return None,
     };
     (seen != Some(claimed)).then(|| format!("the client saw {seen:?}, the record has {}", leg.line))
+}
+
+/// The exit status that the test has from wait(2) is that of the record, if it has one.
+fn contradicts_status(status: Option<&str>, leg: &Leg) -> Option<String> {
+    let claims = leg.how.starts_with("exit:") || leg.how.starts_with("signal:");
+    let is_wrong = claims && status.is_some_and(|status| status != leg.how);
+    is_wrong.then(|| format!("the proxy ended with {status:?}, the record has {}", leg.line))
+}
+
+#[cfg(test)]
+mod tests {
+    use t3_record::{ClosedBy, Confidence, Verdict};
+
+    use super::*;
+
+    fn leg(how: &str, closed_by: ClosedBy) -> Leg {
+        Leg {
+            verdict: Verdict::ServeLeft,
+            how: how.to_owned(),
+            closed_by: Some(closed_by),
+            confidence: Some(Confidence::Likely),
+            peer_comm: None,
+            ends: String::new(),
+            line: String::new(),
+        }
+    }
+
+    #[test]
+    fn what_the_client_and_the_parent_saw_decides() {
+        let (up, down) = (ClosedBy::Upstream, ClosedBy::Downstream);
+        assert_eq!(contradicts(Some(Ended::Fin), &leg("fin", up)), None);
+        assert!(contradicts(Some(Ended::Reset), &leg("fin", up)).is_some());
+        assert!(contradicts(None, &leg("rst", up)).is_some());
+        assert_eq!(contradicts(Some(Ended::Ours), &leg("rst", down)), None, "an act of the client");
+        assert_eq!(contradicts_status(Some("exit:0"), &leg("exit:0", up)), None);
+        assert!(contradicts_status(Some("signal:15"), &leg("exit:0", up)).is_some());
+        assert_eq!(contradicts_status(Some("exit:0"), &leg("fin", up)), None);
+    }
+
+    #[test]
+    fn the_ports_of_a_target_are_watched() {
+        let target = Target::new(Some(Proxy::Nginx), &["client_fin", "serve_rst"]).unwrap();
+        assert_eq!(target.watch().iter().filter(|argument| *argument == "--watch").count(), 4);
+        let direct = Target::new(None, &["client_fin", "proxy_idle"]).unwrap();
+        assert_eq!(direct.watch().len(), 2);
+        assert!(direct.watch()[1].ends_with(",min-duration=400ms"));
+    }
 }

@@ -34,14 +34,35 @@ pub(super) fn configuration(routes: &[Route]) -> Vec<String> {
 /// The words of a line of its log that say how a session ended.
 pub(super) fn summary(line: &str) -> Option<String> {
     let entry: Value = serde_json::from_str(line).ok()?;
-    if let Some(status) = entry.get("status").and_then(Value::as_u64) {
-        return Some(format!("status={status}"));
+    let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default();
+    if text("logger").starts_with("http.log.access") {
+        return Some(format!("status={}", entry.get("status")?.as_u64()?));
     }
-    let message = entry.get("msg")?.as_str()?;
-    let wanted = ["streaming error", "connection closed", "closing", "aborting"];
-    if !wanted.iter().any(|word| message.contains(word)) {
-        return None;
+    match text("msg") {
+        "streaming error" => Some(format!("streaming error: {}", reason(text("error")))),
+        "connection closed" => Some("connection closed".to_owned()),
+        _ => None,
     }
-    let error = entry.get("error").and_then(Value::as_str).map_or_else(String::new, |why| format!(": {why}"));
-    Some(format!("{message}{error}"))
+}
+
+/// The first and the last word of an error of Go's net package, without the addresses: `writeto:
+/// connection reset by peer`.
+fn reason(error: &str) -> String {
+    let last = error.rsplit(": ").next().unwrap_or(error);
+    match error.split_once(" tcp ") {
+        Some((operation, _)) => format!("{operation}: {last}"),
+        None => last.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_has_no_addresses() {
+        let error = "writeto tcp 127.0.0.1:1->127.0.0.1:2: read tcp 127.0.0.1:1->127.0.0.1:2: read: connection reset by peer";
+        assert_eq!(reason(error), "writeto: connection reset by peer");
+        assert_eq!(reason("hijacked connection copy complete"), "hijacked connection copy complete");
+    }
 }

@@ -16,7 +16,7 @@ pub(super) fn command(program: &Path, dir: &Path) -> Command {
 pub(super) fn configuration(routes: &[Route]) -> Vec<String> {
     let mut text = "global\n    log stdout format raw local0 info\n    nbthread 1\n    maxconn 200\n\
                     defaults\n    mode http\n    log global\n    \
-                    log-format \"%HU status=%ST state=%tsc\"\n    \
+                    log-format \"%HU status=%ST state=%tsc bytes=%B\"\n    \
                     timeout connect 5s\n    timeout client 60s\n    timeout server 60s\n"
         .to_owned();
     for Route { name, listen, serve, idle_timeout } in routes {
@@ -32,5 +32,7 @@ pub(super) fn configuration(routes: &[Route]) -> Vec<String> {
 
 /// The words of a line of its log that say how a session ended.
 pub(super) fn summary(line: &str) -> Option<String> {
-    line.split_once(" status=").map(|(_, rest)| format!("status={rest}"))
+    // The number of bytes makes HAProxy write the line at the end of the session, not at its start.
+    let rest = line.split_once(" status=")?.1;
+    Some(format!("status={}", rest.split(" bytes=").next().unwrap_or(rest)))
 }

