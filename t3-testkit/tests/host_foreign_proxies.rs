@@ -7,9 +7,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed helper fails its test")]
 
-use std::sync::Mutex;
+use std::{process::Command, sync::Mutex};
 
-use t3_record::KernelSource;
+use t3_record::{Confidence, KernelSource};
 use t3_testkit::{
     error::TestError,
     foreign::{self, Outcome, Proxy, Run, Target},
@@ -69,7 +69,10 @@ fn each_ending_is_recorded_with_its_side_and_mechanism_on_both_ports() {
     println!("{}", foreign::markdown(&outcomes));
     let records =
         outcomes.iter().flat_map(|outcome| outcome.at_proxy.iter().chain(&outcome.at_serve)).count();
-    println!("{} endings, {records} records, {:.0} s", outcomes.len(), started.elapsed().as_secs_f32());
+    let proven = outcomes.iter().flat_map(|outcome| outcome.at_proxy.iter().chain(&outcome.at_serve));
+    let proven = proven.filter(|leg| leg.confidence == Some(Confidence::Proven)).count();
+    let seconds = started.elapsed().as_secs_f32();
+    println!("{} endings, {records} records, {proven} of them proven, {seconds:.0} s", outcomes.len());
     let wrong_proven: usize = outcomes.iter().map(|outcome| outcome.wrong_proven).sum();
     let wrong: String = outcomes
         .iter()
@@ -81,4 +84,26 @@ fn each_ending_is_recorded_with_its_side_and_mechanism_on_both_ports() {
     assert!(wrong.is_empty() && errors.is_empty(), "\n{wrong}{errors:#?}");
     assert_eq!(wrong_proven, 0);
     assert!(!outcomes.is_empty());
+}
+
+#[test]
+fn the_demo_explains_each_ending_behind_nginx() {
+    let test = "the_demo_explains_each_ending_behind_nginx";
+    if prerequisite::or_skip(test, prerequisite::root()).is_none() {
+        return;
+    }
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_t3-demo"));
+    let output = demo.args(["--proxy", "nginx", "--pause", "0"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}\n{stderr}");
+    let of_live = |verdict: &str| {
+        let lines = text.lines().take_while(|line| !line.contains("port of the proxy"));
+        lines.filter(|line| !line.starts_with('·') && line.contains(verdict)).count()
+    };
+    // One line of each port: killed serve, and nginx in front of it.
+    assert!(of_live("serve_killed") >= 1 && of_live("serve_left") >= 5, "{text}");
+    let score = text.lines().last().unwrap_or_default();
+    let count = foreign::CATALOGUE.len();
+    assert_eq!(score, format!("{count} of {count} explained correctly"), "{text}");
 }

@@ -20,7 +20,7 @@ pub fn markdown(outcomes: &[Outcome]) -> String {
         if of_fault.is_empty() {
             continue;
         }
-        lines.push(format!("### `{}`: {}\n", fault.name, fault.injected));
+        lines.push(format!("`{}`: {}.\n", fault.name, fault.injected));
         lines.push(
             "| proxy | record of the proxy's port | record of serve's port | the proxy's own log |"
                 .to_owned(),
@@ -49,6 +49,5 @@ fn row(outcome: &Outcome) -> String {
 fn cell(leg: Option<&Leg>) -> String {
     let Some(leg) = leg else { return "no record".to_owned() };
     let confidence = leg.confidence.map_or("", |confidence| confidence.as_str());
-    let comm = leg.peer_comm.as_deref().unwrap_or("-");
-    format!("`{}` `{}` {confidence}, {} by {comm}", leg.verdict.as_str(), leg.how, leg.ends)
+    format!("`{}` `{}` {confidence}, {}", leg.verdict.as_str(), leg.how, leg.ends)
 }
