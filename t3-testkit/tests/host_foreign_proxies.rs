@@ -98,8 +98,7 @@ fn the_demo_explains_each_ending_behind_nginx() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}\n{stderr}");
     let of_live = |verdict: &str| {
-        let lines = text.lines().take_while(|line| !line.contains("port of the proxy"));
-        lines.filter(|line| !line.starts_with('·') && line.contains(verdict)).count()
+        text.lines().filter(|line| line.contains(" from 127.0.0.1") && line.contains(verdict)).count()
     };
     // One line of each port: killed serve, and nginx in front of it.
     assert!(of_live("serve_killed") >= 1 && of_live("serve_left") >= 5, "{text}");

@@ -222,7 +222,7 @@ pub const CATALOGUE: [Fault; 15] = [
     },
     Fault {
         name: "client_close",
-        injected: "the client sends Close 1000; serve replies and sends FIN (control: frames are invisible)",
+        injected: "the client sends Close 1000, which the kernel does not show; serve replies and sends FIN",
         place: Place::Session,
         inject: |session| {
             session.client.close(Some(1000), "");

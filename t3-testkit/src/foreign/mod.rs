@@ -1,8 +1,8 @@
-//! Direct connections and foreign proxies: endings of sessions that t3-dispatch does not carry, with
+//! Direct connections and foreign proxies: endings of sessions that t3-dispatch does not carry, and
 //! the expected `tcp close` record of each port.
 //!
-//! Everything runs in a network namespace of its own, with short TCP timeouts: one t3-trace, and for
-//! each proxy a thread that injects the faults one after the other.
+//! Everything runs in a network namespace of its own, with short TCP timeouts: one t3-trace, and
+//! for each proxy a thread that injects the faults one after the other.
 
 mod expected;
 mod fault;

@@ -250,8 +250,8 @@ impl RunningProxy {
         self.process.signal(libc::SIGTERM)
     }
 
-    /// End of its first process, as a record names it: waits a few seconds. nginx's first process is
-    /// not that of the connections.
+    /// End of its first process, as a record names it, after a wait of up to ten seconds. nginx's
+    /// first process is not that of the connections.
     pub fn status(&mut self) -> Option<String> {
         if self.proxy == Proxy::Nginx {
             return None;
@@ -298,7 +298,7 @@ impl Drop for RunningProxy {
     }
 }
 
-/// Path of the requests of a route: with a delimiter after it, so that none is the prefix of another.
+/// Path of the requests of a route, with a delimiter after its name: none is the prefix of another.
 #[must_use]
 pub fn path_of(route: &str) -> String {
     format!("/ws?fault={route}.")
