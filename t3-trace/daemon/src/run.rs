@@ -102,7 +102,6 @@ pub async fn run(
     let observer = Observer::start(netlink.route);
     let reconciler =
         options.to_journald.then(|| Arc::new(Reconciler::new(Some(&options.state_dir), options.spool_size)));
-    let mut listening = listen::bind(&options.socket, &options.group).await?;
     let own_namespace = network_namespace(std::process::id()).unwrap_or(0);
     let shared = Arc::new(Shared {
         direct: direct::Direct::new(&options, own_namespace, netlink.diag),
@@ -138,6 +137,8 @@ pub async fn run(
             shared.apply_watch();
         }
     }
+    // After the watch: who finds the socket finds its ports watched.
+    let mut listening = listen::bind(&shared.options.socket, &shared.options.group).await?;
     tasks.spawn(observer.run());
     if let Some(reconciler) = &reconciler {
         tasks.spawn(Arc::clone(reconciler).run(Arc::clone(&shared)));

@@ -199,6 +199,8 @@ async fn no_pair_of_a_thousand_sessions_is_wrong() {
         watch: routes.iter().map(watch).collect(),
         watch_units: Vec::new(),
         watch_serve: false,
+        metrics_file: None,
+        metrics_interval: t3_trace_daemon::metrics::EVERY,
         publish_only: false,
         to_journald: false,
     };
