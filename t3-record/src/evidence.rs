@@ -12,7 +12,7 @@ mod process;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use self::{
-    direct::{Counters, DirectConnection, PairFacts, UpstreamConnection},
+    direct::{CloseFrames, Counters, DirectConnection, PairFacts, UpstreamConnection},
     listeners::Listeners,
     network::{NetworkChange, NetworkEvent},
     process::{Fate, Halt, Process, StopRequest, Task},

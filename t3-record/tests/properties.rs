@@ -68,6 +68,19 @@ fn stored(record: &CloseRecord) -> BTreeMap<String, String> {
     record.to_fields().into_iter().map(|(name, value)| (name.into_owned(), value)).collect()
 }
 
+fn close_frames() -> impl Strategy<Value = CloseFrames> {
+    let frame = || proptest::option::of((0_u64..100, proptest::option::of(999_u16..5_000)));
+    (frame(), frame(), any::<[bool; 3]>()).prop_map(
+        |(received, sent, [is_read_complete, has_unread, is_sent_complete])| CloseFrames {
+            received,
+            sent,
+            is_read_complete,
+            has_unread,
+            is_sent_complete,
+        },
+    )
+}
+
 proptest! {
     #[test]
     fn a_record_reads_back_from_its_line(record in record().boxed()) {
@@ -138,17 +151,22 @@ proptest! {
     }
 
     #[test]
-    fn every_end_of_a_direct_connection_has_an_answer(evidence in evidence().boxed(), overflowed in any::<bool>()) {
+    fn every_end_of_a_direct_connection_has_an_answer(
+        evidence in evidence().boxed(), overflowed in any::<bool>(), frames in proptest::option::of(close_frames()),
+    ) {
         let kernel = KernelFacts { is_overflowed: overflowed, ..evidence.kernel };
-        let judgement = judge_direct(&kernel);
+        let judgement = judge_direct(&kernel, frames.as_ref());
+        let by_frame = matches!(judgement.verdict, Verdict::ClientClosed | Verdict::ServeClosed)
+            && frames.is_some_and(|frames| frames.is_complete() && frames.first().is_some());
         let can_be_proven = matches!(
             judgement.verdict,
             Verdict::ServeKilled | Verdict::ServeExited | Verdict::ServeOom | Verdict::ClientVanished | Verdict::AdminKilled
         ) && !overflowed;
+        let can_be_proven = can_be_proven || by_frame && !overflowed;
         prop_assert!(can_be_proven || judgement.confidence == Confidence::Likely, "{judgement:?}");
         let connection = DirectConnection {
             conn: "d".into(), user: None, unit: None, client: "[::1]:9".parse().unwrap(), port: 1, opened_at: 5,
-            is_older: false, client_process: None, counters: None, is_outgoing: false,
+            is_older: false, client_process: None, counters: None, is_outgoing: false, close_frames: frames,
         };
         let record = assemble_direct(&connection, &kernel);
         prop_assert_eq!((record.verdict, record.confidence), (judgement.verdict, Some(judgement.confidence)));
@@ -165,7 +183,7 @@ proptest! {
             proxy: KernelFacts { serve: None, ..evidence.kernel },
             upstream: (!is_remote).then_some(other.kernel),
         };
-        let judged = judge_pair(&pair);
+        let judged = judge_pair(&pair, None);
         let judgement = judged.judgement;
         let of_process = matches!(
             judgement.verdict, Verdict::ServeKilled | Verdict::ServeExited | Verdict::ServeOom

@@ -61,6 +61,10 @@ pub const MEMBERS: &[Member] = &[
     optional("TP_RETRANS", "tcp_sock", "total_retrans", 4),
     optional("TP_UNACKED", "tcp_sock", "packets_out", 4),
     optional("TP_LOST", "tcp_sock", "lost_out", 4),
+    // Counters of its bytes, which the Close frames of WebSockets are followed by.
+    optional("SEQ_WRITTEN", "tcp_sock", "write_seq", 4),
+    optional("SEQ_COPIED", "tcp_sock", "copied_seq", 4),
+    optional("SEQ_RECEIVED", "tcp_sock", "rcv_nxt", 4),
     needed("TASK_TGID", "task_struct", "tgid", 4),
     optional("TASK_PID", "task_struct", "pid", 4),
     optional("TASK_FLAGS", "task_struct", "flags", 4),
@@ -73,6 +77,28 @@ pub const MEMBERS: &[Member] = &[
     optional("SIGNAL_EXIT_CODE", "signal_struct", "group_exit_code", 4),
     optional("SIGINFO_CODE", "kernel_siginfo", "si_code", 4),
 ];
+
+/// Members by which the buffer of a `struct msghdr` is found. Each kernel has some of them; those
+/// it lacks are not missed.
+pub const MESSAGE: &[Member] = &[
+    // 5.14 and newer.
+    optional("MSG_TYPE", "msghdr", "msg_iter.iter_type", 1),
+    optional("MSG_TYPE_WIDE", "msghdr", "msg_iter.type", 4),
+    optional("MSG_COUNT", "msghdr", "msg_iter.count", 8),
+    optional("MSG_OFFSET", "msghdr", "msg_iter.iov_offset", 8),
+    // 6.4 and newer, and before.
+    optional("MSG_IOV", "msghdr", "msg_iter.__iov", 8),
+    optional("MSG_IOV", "msghdr", "msg_iter.iov", 8),
+    // 6.0 and newer.
+    optional("MSG_UBUF", "msghdr", "msg_iter.ubuf", 8),
+    optional("MSG_SEGMENTS", "msghdr", "msg_iter.nr_segs", 8),
+];
+
+/// Kinds of buffers that can be read, by their name in `enum iter_type`.
+pub const ITERATORS: &[&str] = &["ITER_IOVEC", "ITER_UBUF"];
+
+/// The bits of a kind of buffer: before 5.14 it has the direction, too.
+pub const ITER_TYPE_MASK: &str = "ITER_TYPE_MASK";
 
 /// An argument that only some kernels have. Its global is 1 where it is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

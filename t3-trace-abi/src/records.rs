@@ -201,6 +201,8 @@ impl WebSocket {
     pub const LOST_RECEIVED: u32 = 2;
     /// What was sent can no longer be followed: a sent Close frame may be missing.
     pub const LOST_SENT: u32 = 4;
+    /// Bytes came in that the process never read.
+    pub const UNREAD: u32 = 8;
 }
 
 /// What an [`Event`] tells.

@@ -6,6 +6,7 @@ use t3_trace_abi::{Connection, Socket, Stat, TupleGen};
 use crate::{
     globals::{TP_ACKED, TP_LOST, TP_RECEIVED, TP_RESENT, TP_RETRANS, TP_SENT, TP_SRTT, TP_UNACKED},
     maps::{CONNECTIONS, MIN_AGE, OPENERS, count},
+    probes::message,
     sock::Sock,
 };
 
@@ -58,6 +59,10 @@ pub fn closed<const DIRECT: bool>(
         (&raw mut (*connection).close_frames).write_bytes(0, 1);
         (*connection).outgoing = u32::from(sock.is_outgoing());
         (*connection).pad = 0;
+        if sock.of_websocket {
+            let (fin_in, fin_out) = ((*seen).fin_in != 0, (*seen).fin_out != 0);
+            message::write_frames(address, end, fin_in, fin_out, &raw mut (*connection).close_frames);
+        }
     }
     place.submit(0);
 }

@@ -8,6 +8,7 @@ use crate::{
     connection,
     maps::{SERVE_ENDS, SOCKETS, WATCHED_ENDS, count, emit_socket},
     opener,
+    probes::message,
     sock::{self, Sock},
     task,
 };
@@ -73,6 +74,9 @@ pub fn note<const DIRECT: bool>(sock: Sock<DIRECT>, facts: Facts) {
         sock.write_tuple(&mut end.tuple);
         if facts.established {
             sock::established(&end.tuple, at);
+            if sock.of_websocket {
+                message::established(sock.address(), at);
+            }
         } else {
             end.generation = sock::generation(&end.tuple);
             if sock.is_outgoing() && end.generation == 0 {
@@ -90,6 +94,9 @@ pub fn note<const DIRECT: bool>(sock: Sock<DIRECT>, facts: Facts) {
                 if sock.of_watch {
                     connection::closed(sock, ends, &end, at);
                     opener::gone(&end.tuple, sock.local_port(), sock.is_outgoing());
+                }
+                if sock.of_websocket {
+                    message::gone(sock.address());
                 }
             }
         }

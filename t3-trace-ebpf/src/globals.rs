@@ -28,6 +28,12 @@ impl Global {
         self.get() == 1
     }
 
+    /// The value itself, of a global that is not a place.
+    #[inline(always)]
+    pub fn value(&self) -> u32 {
+        u32::from(self.get())
+    }
+
     /// Bit `self` of `flags`.
     #[inline(always)]
     pub fn bit_of(&self, flags: u64) -> bool {
@@ -106,4 +112,7 @@ globals! {
     SIGNAL_LIVE SIGNAL_EXIT_CODE SIGINFO_CODE
     HAS_RST_REASON HAS_RETRANS_ERR HAS_GROUP_DEAD HAS_VICTIM_TASK HAS_ACCEPT_ARG
     SOCK_DONE_BIT SOCKET_EVENTS
+    SEQ_WRITTEN SEQ_COPIED SEQ_RECEIVED
+    MSG_TYPE MSG_TYPE_WIDE MSG_COUNT MSG_OFFSET MSG_IOV MSG_UBUF MSG_SEGMENTS
+    ITER_TYPE_MASK ITER_IOVEC ITER_UBUF
 }

@@ -26,7 +26,11 @@
 #[cfg(target_arch = "bpf")]
 mod connection;
 #[cfg(target_arch = "bpf")]
+mod conversation;
+#[cfg(target_arch = "bpf")]
 mod facts;
+#[cfg(target_arch = "bpf")]
+mod frames;
 #[cfg(target_arch = "bpf")]
 mod globals;
 #[cfg(target_arch = "bpf")]

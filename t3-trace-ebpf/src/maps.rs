@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use t3_trace_abi::{Event, Kind, Opener, Port, Process, Socket, Stat, Tuple, TupleGen};
 
-use crate::globals::SOCKET_EVENTS;
+use crate::{conversation::Conversation, globals::SOCKET_EVENTS};
 
 /// One byte of role bits for each port, as one value: a look-up of element 0 (inlined by the
 /// verifier) answers for both ports of a socket.
@@ -44,6 +44,16 @@ pub static MIN_AGE: HashMap<u16, u64> = HashMap::with_max_entries(1_024, 0);
 /// process.
 #[map]
 pub static CONNECTIONS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
+
+/// Open connections to ports where Close frames are read, by the address of their socket. An entry
+/// leaves with its socket.
+#[map]
+pub static WEBSOCKETS: HashMap<u64, Conversation> = HashMap::with_max_entries(1, 0);
+
+/// The socket of each call of `tcp_sendmsg` or `tcp_recvmsg` that is followed by kprobe: a
+/// kretprobe has no arguments.
+#[map]
+pub static CALLS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1, 0);
 
 /// The live connection of each tuple. Not an LRU map: a session that lasts for days must not be
 /// forgotten because others came after it. An entry leaves with its socket.

@@ -34,6 +34,8 @@ pub struct Sock<const DIRECT: bool> {
     pub of_proxy: bool,
     /// Its port is not one on which connections are accepted.
     of_connect: bool,
+    /// It is an end on a port where Close frames are read.
+    pub of_websocket: bool,
 }
 
 impl Sock<false> {
@@ -109,6 +111,7 @@ impl<const DIRECT: bool> Sock<DIRECT> {
             of_watch: true,
             of_proxy: false,
             of_connect: true,
+            of_websocket: false,
         }
     }
 
@@ -128,8 +131,18 @@ impl<const DIRECT: bool> Sock<DIRECT> {
             return None;
         }
         let of_proxy = local & Port::PROXY != 0;
-        let sock =
-            Self { address, local_port, remote_port, of_dispatch, of_serve, of_watch, of_proxy, of_connect };
+        let of_websocket = local & Port::WEBSOCKET != 0 && !of_connect;
+        let sock = Self {
+            address,
+            local_port,
+            remote_port,
+            of_dispatch,
+            of_serve,
+            of_watch,
+            of_proxy,
+            of_connect,
+            of_websocket,
+        };
         sock.in_watched_namespace().then_some(sock)
     }
 

@@ -35,6 +35,9 @@ pub struct WatchArgs {
     /// Only connections that lasted at least this long, for example 30s
     #[arg(long, value_name = "TIME", value_parser = duration_or_zero, default_value = "0s")]
     pub min_duration: Duration,
+    /// Read the Close frames of plain-text WebSockets on these ports
+    #[arg(long)]
+    pub websocket: bool,
     /// Print each record as one JSON object
     #[arg(long)]
     pub json: bool,
@@ -49,6 +52,7 @@ pub fn run(args: &WatchArgs) -> anyhow::Result<()> {
     let watched = ports.iter().map(|port| WatchedPort {
         min_duration: args.min_duration,
         budget: u32::MAX,
+        is_websocket: args.websocket,
         ..WatchedPort::new(*port)
     });
     let daemon = WatchOnly::start(watched.collect())?;

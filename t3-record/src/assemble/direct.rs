@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use super::{chain, kernel, ms};
 use crate::{
     evidence::{
-        Counters, DirectConnection, Evidence, KernelFacts, Nanos, PairFacts, SocketFacts, UpstreamConnection,
+        CloseFrames, Counters, DirectConnection, Evidence, KernelFacts, Nanos, PairFacts, SocketFacts,
+        UpstreamConnection,
     },
     record::{CloseRecord, TcpCloseRecord},
     verdict::{
@@ -19,10 +20,11 @@ use crate::{
 /// Creates the record of a connection that dispatch did not carry; `facts.serve` is its socket.
 #[must_use]
 pub fn assemble_direct(connection: &DirectConnection, facts: &KernelFacts) -> TcpCloseRecord {
+    let frames = connection.close_frames.as_ref();
     let (judgement, evidence) = if connection.is_outgoing {
         (outgoing::judge_outgoing(facts), outgoing::as_legs(facts))
     } else {
-        (direct::judge_direct(facts), direct::as_legs(facts))
+        (direct::judge_direct(facts, frames), direct::as_legs(facts, frames))
     };
     let socket = connection.counters.as_ref();
     let (down, up) = if connection.is_outgoing { (None, socket) } else { (socket, None) };
@@ -51,7 +53,8 @@ pub fn assemble_pair(
     upstream: &UpstreamConnection,
     pair: &PairFacts,
 ) -> TcpCloseRecord {
-    let PairJudgement { judgement, actor, evidence } = direct::judge_pair(pair);
+    let PairJudgement { judgement, actor, evidence } =
+        direct::judge_pair(pair, connection.close_frames.as_ref());
     let mut record = record(
         connection,
         (&judgement, &evidence),
@@ -113,6 +116,10 @@ fn record(
     shared.chain = chain(evidence);
     kernel(&mut shared, facts, ended_at.unwrap_or(Nanos::MAX));
     counters(&mut shared, down, up);
+    if let Some((side, (_, code))) = connection.close_frames.as_ref().and_then(CloseFrames::first) {
+        shared.ws_from = Some(side);
+        shared.ws_code = code;
+    }
     record.take_shared(shared);
     record.user.clone_from(&connection.user);
     record.peer_unit.clone_from(&connection.unit);
@@ -167,6 +174,7 @@ mod tests {
             client_process: None,
             counters: None,
             is_outgoing: false,
+            close_frames: None,
         }
     }
 

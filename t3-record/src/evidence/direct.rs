@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{KernelFacts, Nanos, SocketFacts, Task};
+use crate::vocabulary::Side;
 
 /// Facts of such a connection besides the kernel's ([`super::KernelFacts`], of which `serve` is its
 /// only socket).
@@ -28,6 +29,47 @@ pub struct DirectConnection {
     pub counters: Option<Counters>,
     /// The process on this host opened it: it is the client.
     pub is_outgoing: bool,
+    /// Its Close frames, if it is a WebSocket on a port where they are read.
+    pub close_frames: Option<CloseFrames>,
+}
+
+/// A Close frame: its time, and its code if it has one.
+pub type CodeAt = (Nanos, Option<u16>);
+
+/// Close frames of a plain-text WebSocket, as the process behind the port read and sent them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CloseFrames {
+    /// The client's, at the time it was read.
+    pub received: Option<CodeAt>,
+    /// That of the process behind the port.
+    pub sent: Option<CodeAt>,
+    /// All frames that the process read were seen, so that it read no Close frame that is missing
+    /// here.
+    pub is_read_complete: bool,
+    /// Bytes came in that the process never read: perhaps a Close frame.
+    pub has_unread: bool,
+    /// All frames that the process sent were seen.
+    pub is_sent_complete: bool,
+}
+
+impl CloseFrames {
+    /// The first Close frame and the end it is from, if no other can have been before it.
+    #[must_use]
+    pub fn first(&self) -> Option<(Side, CodeAt)> {
+        match (self.received, self.sent) {
+            (Some(received), Some(sent)) if received.0 <= sent.0 => Some((Side::Down, received)),
+            (Some(_), Some(sent)) => Some((Side::Up, sent)),
+            (Some(received), None) => self.is_sent_complete.then_some((Side::Down, received)),
+            (None, Some(sent)) => self.is_read_complete.then_some((Side::Up, sent)),
+            (None, None) => None,
+        }
+    }
+
+    /// Nothing of either direction was missed.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.is_read_complete && !self.has_unread && self.is_sent_complete
+    }
 }
 
 /// Counters of a socket (`struct tcp_sock`).

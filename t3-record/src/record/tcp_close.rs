@@ -1,8 +1,9 @@
 //! `tcp close`: the record of a connection that t3-dispatch did not carry.
 //!
 //! Its keys are those of a `ws close` with the same meaning, as far as the kernel alone can tell
-//! them: frames, heartbeats and requests are unknown. It is a separate kind of record with its
-//! own prefix and `MESSAGE_ID`, so that counts and queries of WebSockets stay as they are.
+//! them: heartbeats and requests are unknown, and of frames only Close frames on configured ports
+//! are known. It is a separate kind of record with its own prefix and `MESSAGE_ID`, so that counts
+//! and queries of WebSockets stay as they are.
 
 use super::{BadRecord, CloseRecord, Key, read};
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
     evidence::Fate,
     how::How,
     value::{Percent, Typed, Value},
-    vocabulary::{Actor, Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Verdict, Via},
+    vocabulary::{Actor, Cause, ClosedBy, Confidence, KernelSource, LegEnd, Segment, Side, Verdict, Via},
 };
 
 record! {
@@ -74,6 +75,11 @@ record! {
         /// First act of the process behind the port on the connection, as its peer sees it; with
         /// `actor`, the first act on the proxy's upstream connection.
         ["kernel events", "rst_in"] up_end: LegEnd,
+        /// Status code of the first Close frame, on a port with `websocket`.
+        ["tcp_sendmsg, tcp_recvmsg", "1000"] ws_code: u16,
+        /// End that sent the first Close frame; omitted unless it is certain that none was before
+        /// it.
+        ["tcp_sendmsg, tcp_recvmsg", "down"] ws_from: Side,
         /// Bytes from the process behind the port that the client acknowledged.
         ["tcp_sock", "918231"] up_bytes: u64,
         /// Bytes received from the client.
@@ -176,7 +182,7 @@ macro_rules! shared {
 }
 
 shared! {
-    how closed_by confidence down_end up_end up_bytes down_bytes up_undelivered down_undelivered
+    how closed_by confidence down_end up_end ws_code ws_from up_bytes down_bytes up_undelivered down_undelivered
     down_rtt_us down_retrans down_unacked down_lost up_rtt_us up_retrans up_unacked up_lost rst_reason
     peer_pid peer_comm peer_exit killed_by oom_victim psi_mem psi_io psi_cpu psi_mem_full psi_io_full
     psi_mem_peak psi_io_peak psi_cpu_peak host_psi_mem host_psi_io host_psi_cpu mem_current mem_max

@@ -3,6 +3,7 @@
 mod accept;
 mod close;
 mod exit;
+pub mod message;
 mod reset;
 mod signal;
 mod state;

@@ -103,8 +103,9 @@ pub struct DaemonArgs {
     /// those to `port=N`, and optionally `process=COMM` and `unit=NAME` of the process behind it
     /// and `proxy=true` if it is a proxy, whose sessions get one record for both connections,
     /// or with `outgoing=true` those that `unit=NAME` opens, optionally to `port=N` only;
-    /// `min-duration=TIME` of a recorded connection (default 30s) and `budget=N`, records per
-    /// minute (default 1000). In the file `[[watch]]` with these keys (repeatable)
+    /// `min-duration=TIME` of a recorded connection (default 30s), `budget=N`, records per minute
+    /// (default 1000), and `websocket=true` to read Close frames of plain-text WebSockets to the
+    /// port. In the file `[[watch]]` with these keys (repeatable)
     #[arg(long, env = "T3_TRACE_WATCH", value_name = "KEY=VALUE,...", value_parser = Watch::parse)]
     pub watch: Vec<Watch>,
     /// Do not record connections to the serve ports of the routing table that t3-dispatch did not

@@ -3,16 +3,23 @@
 
 use anyhow::Context;
 use t3_journal::{Sink, Writer};
+use t3_record::wire::Hook;
 use t3_trace_host::{
     clock,
     kernel::{
-        self, Functions, Kernel, SWITCHED_OFF,
+        self, Functions, Kernel, SWITCHED_OFF, WEBSOCKETS,
         view::{KernelView, NoKernel},
     },
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{args::DaemonArgs, direct::Watch, metrics, options::Options, run::run};
+use crate::{
+    args::DaemonArgs,
+    direct::{Watch, WatchedPort},
+    metrics,
+    options::Options,
+    run::run,
+};
 
 /// Runs the daemon until SIGTERM or SIGINT.
 ///
@@ -23,8 +30,8 @@ pub fn start(args: DaemonArgs) -> anyhow::Result<()> {
     t3_journal::init("t3-trace", sink, &args.log_filter)?;
     let records = Writer::start("t3-dispatch", sink, t3_journal::DEFAULT_BOUND)
         .context("cannot start the record writer")?;
-    let kernel = load(args.no_ebpf, args.hooks);
     let (watch, watch_units) = Watch::split(args.watch);
+    let kernel = load(args.no_ebpf, args.hooks, has_websockets(&watch));
     let options = Options {
         socket: args.socket,
         dispatch_user: args.dispatch_user,
@@ -58,8 +65,20 @@ pub fn start(args: DaemonArgs) -> anyhow::Result<()> {
     })
 }
 
+fn has_websockets(ports: &[WatchedPort]) -> bool {
+    ports.iter().any(|port| port.is_websocket)
+}
+
+/// The functions by which Close frames are read are hooked together, or none is.
+fn warn_of_missing(hooks: &[&Hook]) {
+    if let Some(hook) = hooks.iter().find(|hook| hook.attached.is_none()) {
+        let why = hook.why.as_deref().unwrap_or_default();
+        tracing::warn!(hook = hook.name, why, "websocket of [[watch]] has no effect: no ws_code and ws_from");
+    }
+}
+
 /// The kernel side, or the reason why there is none: pressure is available in any case.
-fn load(no_ebpf: bool, functions: Functions) -> Box<dyn KernelView> {
+fn load(no_ebpf: bool, functions: Functions, has_websockets: bool) -> Box<dyn KernelView> {
     if no_ebpf {
         return Box::new(NoKernel { why: format!("{SWITCHED_OFF} --no-ebpf") });
     }
@@ -70,8 +89,15 @@ fn load(no_ebpf: bool, functions: Functions) -> Box<dyn KernelView> {
     }
     // The daemon only logs them.
     let socket_events = tracing::enabled!(target: "t3_trace_daemon::run", tracing::Level::DEBUG);
-    match Kernel::load(&kernel::Options { functions, socket_events, ..kernel::Options::default() }) {
-        Ok(kernel) => Box::new(kernel),
+    let websockets = if has_websockets { WEBSOCKETS } else { 0 };
+    let options = kernel::Options { functions, socket_events, websockets, ..kernel::Options::default() };
+    match Kernel::load(&options) {
+        Ok(kernel) => {
+            warn_of_missing(
+                &kernel.hooks().iter().filter(|hook| hook.name.ends_with("msg")).collect::<Vec<_>>(),
+            );
+            Box::new(kernel)
+        }
         Err(error) => Box::new(NoKernel { why: format!("{:#}", anyhow::Error::from(error)) }),
     }
 }

@@ -54,7 +54,8 @@ impl WatchOnly {
     /// The eBPF programs cannot be loaded, or the daemon does not start.
     pub fn start(ports: Vec<WatchedPort>) -> anyhow::Result<Self> {
         t3_journal::init("t3-trace", Sink::Stderr, "warn")?;
-        let options = kernel::Options { socket_events: false, ..kernel::Options::default() };
+        let websockets = if ports.iter().any(|port| port.is_websocket) { kernel::WEBSOCKETS } else { 0 };
+        let options = kernel::Options { socket_events: false, websockets, ..kernel::Options::default() };
         let kernel = Kernel::load(&options).context("cannot watch the kernel")?;
         let dir = Directory::create().context("cannot create a directory for the evidence socket")?;
         let options = Options {

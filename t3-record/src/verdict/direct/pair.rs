@@ -4,9 +4,9 @@
 //! relay is unknown. What the proxy sent before anything arrived is its own act: then the proxy is
 //! the process behind the port, as it is for a connection without a known upstream.
 
-use super::{gave_up_on_the_dead, is_earned, judge_direct};
+use super::{close_frames, gave_up_on_the_dead, is_earned, judge_direct};
 use crate::{
-    evidence::{Evidence, KernelFacts, Nanos, PairFacts, SocketFacts},
+    evidence::{CloseFrames, Evidence, KernelFacts, Nanos, PairFacts, SocketFacts},
     how::How,
     verdict::{Judgement, acts::errno_end, judge_events},
     vocabulary::{Actor, Confidence, LegEnd, Segment, Verdict},
@@ -23,16 +23,17 @@ pub struct PairJudgement {
     pub(crate) evidence: Evidence,
 }
 
-/// Judges the end of a proxy's session.
+/// Judges the end of a proxy's session; `frames` are the Close frames on the connection that the
+/// proxy accepted.
 #[must_use]
-pub fn judge_pair(pair: &PairFacts) -> PairJudgement {
+pub fn judge_pair(pair: &PairFacts, frames: Option<&CloseFrames>) -> PairJudgement {
     let actor = actor(pair);
     if actor == Some(Actor::Proxy) {
         let mut facts = pair.proxy.clone();
         facts.serve = Some(own_acts(pair));
         // No end acted: the one in the middle did.
-        let judgement = Judgement { closed_by: None, ..judge_direct(&facts) };
-        return PairJudgement { judgement, actor, evidence: legs(pair, &pair.proxy) };
+        let judgement = Judgement { closed_by: None, ..judge_direct(&facts, None) };
+        return PairJudgement { judgement, actor, evidence: legs(pair, &pair.proxy, None) };
     }
     // Without the process behind the upstream leg, nothing is known of its fate.
     let mut facts = pair.upstream.clone().unwrap_or_else(|| KernelFacts {
@@ -47,10 +48,10 @@ pub fn judge_pair(pair: &PairFacts) -> PairJudgement {
         facts.serve = None;
     }
     facts.network.clone_from(&pair.proxy.network);
-    let evidence = legs(pair, &facts);
+    let evidence = legs(pair, &facts, frames);
     let mut judgement = gave_up_on_the_dead(&evidence).unwrap_or_else(|| judge_events(&evidence));
     let is_proven = judgement.confidence == Confidence::Proven;
-    if is_proven && !is_earned(&facts, pair.down.error, &judgement) {
+    if is_proven && !is_earned(&facts, pair.down.error, None, &judgement) {
         judgement.confidence = Confidence::Likely;
     }
     let is_timeout = matches!(judgement.how, Some(How::ZeroWindow | How::Loss));
@@ -63,11 +64,18 @@ pub fn judge_pair(pair: &PairFacts) -> PairJudgement {
     PairJudgement { judgement, actor, evidence }
 }
 
-fn legs(pair: &PairFacts, facts: &KernelFacts) -> Evidence {
+fn legs(pair: &PairFacts, facts: &KernelFacts, frames: Option<&CloseFrames>) -> Evidence {
     let mut kernel = facts.clone();
     kernel.down = Some(pair.down.clone());
     kernel.up = Some(pair.up.clone());
-    Evidence { kernel, ..Evidence::default() }
+    let mut relay = frames.and_then(close_frames);
+    // The upstream sent its Close frame before its FIN; the proxy forwards it a moment later.
+    if let Some((frame, fin)) =
+        relay.as_mut().and_then(|relay| relay.up.close_frame.as_mut()).zip(pair.up.fin_in)
+    {
+        frame.at = frame.at.min(fin);
+    }
+    Evidence { kernel, relay, ..Evidence::default() }
 }
 
 fn first(times: impl IntoIterator<Item = Option<Nanos>>) -> Option<Nanos> {

@@ -48,7 +48,7 @@ type Row = (&'static str, KernelFacts, Verdict, How, Segment, ClosedBy, Confiden
 #[track_caller]
 fn check(rows: Vec<Row>) {
     for (name, kernel, verdict, how, segment, closed_by, confidence) in rows {
-        let judged = judge_direct(&kernel);
+        let judged = judge_direct(&kernel, None);
         let found = (judged.verdict, judged.how, judged.segment, judged.closed_by, judged.confidence);
         assert_eq!(found, (verdict, Some(how), segment, Some(closed_by), confidence), "{name}");
         assert_eq!(judged.at, Some(END), "{name}");
@@ -273,7 +273,7 @@ fn a_client_that_gives_up_on_a_dead_process_is_not_the_cause() {
     ]);
     let mut later = left(0);
     later.peer.as_mut().unwrap().signalled_at = Some(END + MS);
-    assert_eq!(judge_direct(&later).verdict, Verdict::ClientLeft, "killed after the client had left");
+    assert_eq!(judge_direct(&later, None).verdict, Verdict::ClientLeft, "killed after the client had left");
 }
 
 #[test]
@@ -293,13 +293,192 @@ fn a_destroyed_socket_is_neither_sides_act() {
     ]);
     let mut closed = destroyed(|_| ());
     closed.serve.as_mut().unwrap().fin_in = Some(END - SECOND);
-    assert_eq!(judge_direct(&closed).verdict, Verdict::ClientLeft, "destroyed after it had ended");
+    assert_eq!(judge_direct(&closed, None).verdict, Verdict::ClientLeft, "destroyed after it had ended");
 }
 
 #[test]
 fn without_any_act_nothing_is_claimed() {
     for kernel in [open(), with(|s| s.closed = Some(END)), KernelFacts::absent(KernelSource::Off)] {
-        let judged = judge_direct(&kernel);
+        let judged = judge_direct(&kernel, None);
         assert_eq!((judged.verdict, judged.confidence), (Verdict::Unknown, Likely));
+    }
+}
+
+/// Both directions were followed to their ends.
+const FOLLOWED: CloseFrames = CloseFrames {
+    received: None,
+    sent: None,
+    is_read_complete: true,
+    has_unread: false,
+    is_sent_complete: true,
+};
+
+/// Close frames of client and serve, each with its FIN a moment later.
+fn closing(client: Option<(Nanos, u16)>, serve: Option<(Nanos, u16)>) -> (KernelFacts, CloseFrames) {
+    let fin = |frame: Option<(Nanos, u16)>| frame.map(|(at, _)| at + 5 * MS);
+    let kernel = with(|s| (s.fin_in, s.fin_out) = (fin(client), fin(serve)));
+    let frame = |frame: Option<(Nanos, u16)>| frame.map(|(at, code)| (at, Some(code)));
+    (kernel, CloseFrames { received: frame(client), sent: frame(serve), ..FOLLOWED })
+}
+
+#[test]
+fn the_first_close_frame_decides_and_is_proven_only_when_nothing_was_missed() {
+    type Change = fn(&mut KernelFacts, &mut CloseFrames);
+    let client = |code| closing(Some((END, code)), Some((END + MS, code)));
+    let serve = |code| closing(Some((END + MS, code)), Some((END, code)));
+    let (by_client, by_serve) = (Verdict::ClientClosed, Verdict::ServeClosed);
+    let rows: Vec<(&str, (KernelFacts, CloseFrames), Change, Verdict, How, Confidence)> = vec![
+        ("client, page left", client(1001), |_, _| (), by_client, How::WsClose(1001), Proven),
+        ("client, code of the application", client(4001), |_, _| (), by_client, How::WsClose(4001), Proven),
+        (
+            "client 1000: a watchdog sends it, too",
+            client(1000),
+            |_, _| (),
+            by_client,
+            How::WsClose(1000),
+            Likely,
+        ),
+        (
+            "client without a code",
+            client(1001),
+            |_, f| f.received = Some((END, None)),
+            by_client,
+            How::WsCloseEmpty,
+            Likely,
+        ),
+        (
+            "its FIN came in before the frame was read",
+            client(1001),
+            |k, _| k.serve.as_mut().unwrap().fin_in = Some(END),
+            by_client,
+            How::WsClose(1001),
+            Proven,
+        ),
+        ("serve restarts", serve(1012), |_, _| (), by_serve, How::WsClose(1012), Proven),
+        ("no reply", closing(None, Some((END, 1011))), |_, _| (), by_serve, How::WsClose(1011), Proven),
+        (
+            "frames that crossed have different codes",
+            serve(1012),
+            |_, f| f.received = Some((END + MS, Some(1000))),
+            by_serve,
+            How::WsClose(1012),
+            Likely,
+        ),
+        (
+            "what came in was not all read",
+            closing(None, Some((END, 1012))),
+            |_, f| f.has_unread = true,
+            by_serve,
+            How::WsClose(1012),
+            Likely,
+        ),
+        (
+            "received: lost",
+            serve(1012),
+            |_, f| f.is_read_complete = false,
+            by_serve,
+            How::WsClose(1012),
+            Likely,
+        ),
+        ("sent: lost", serve(1012), |_, f| f.is_sent_complete = false, by_serve, How::WsClose(1012), Likely),
+        (
+            "client; sent: lost",
+            client(1001),
+            |_, f| f.is_sent_complete = false,
+            by_client,
+            How::WsClose(1001),
+            Likely,
+        ),
+        ("events were lost", serve(1012), |k, _| k.lost = 1, by_serve, How::WsClose(1012), Likely),
+        (
+            "tables overflowed",
+            serve(1012),
+            |k, _| k.is_overflowed = true,
+            by_serve,
+            How::WsClose(1012),
+            Likely,
+        ),
+        ("the process is not known", serve(1012), |k, _| k.peer = None, by_serve, How::WsClose(1012), Likely),
+        (
+            "no end of the connection",
+            serve(1012),
+            |k, _| k.serve = Some(SocketFacts::default()),
+            by_serve,
+            How::WsClose(1012),
+            Likely,
+        ),
+        (
+            "serve had sent FIN before",
+            closing(Some((END, 1001)), None),
+            |k, _| k.serve.as_mut().unwrap().fin_out = Some(END - MS),
+            Verdict::ServeLeft,
+            How::Fin,
+            Likely,
+        ),
+        (
+            "serve ended after the reply",
+            client(1001),
+            |k, _| {
+                let died = Process::new(node(), Fate::Signal(9));
+                let (signalled_at, ended_at) = (Some(END + 2 * MS), Some(END + 3 * MS));
+                k.peer = Some(Process { signalled_at, ended_at, ..died });
+            },
+            by_client,
+            How::WsClose(1001),
+            Likely,
+        ),
+        (
+            "serve ended before a client with a watchdog gave up",
+            client(1000),
+            |k, _| {
+                let died = Process::new(node(), Fate::Signal(9));
+                let (signalled_at, ended_at) = (Some(END - 3 * MS), Some(END - 2 * MS));
+                k.peer = Some(Process { signalled_at, ended_at, ..died });
+            },
+            Verdict::ServeKilled,
+            How::Signal(9),
+            Likely,
+        ),
+        (
+            "serve closes as it exits",
+            serve(1012),
+            |k, _| {
+                k.peer = Some(Process { ended_at: Some(END + 3 * MS), ..Process::new(node(), Fate::Exit(0)) })
+            },
+            Verdict::ServeExited,
+            How::Exit(0),
+            Likely,
+        ),
+    ];
+    for (name, (mut kernel, mut frames), change, verdict, how, confidence) in rows {
+        change(&mut kernel, &mut frames);
+        let judged = judge_direct(&kernel, Some(&frames));
+        assert_eq!(
+            (judged.verdict, judged.how, judged.confidence),
+            (verdict, Some(how), confidence),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_close_frame_decides_nothing_when_an_earlier_one_may_be_missing() {
+    let alone = |client, serve, change: fn(&mut CloseFrames)| {
+        let (kernel, mut frames) = closing(client, serve);
+        change(&mut frames);
+        (frames.first(), judge_direct(&kernel, Some(&frames)), judge_direct(&kernel, None))
+    };
+    for (name, (first, with_frames, without)) in [
+        ("a reply to a lost frame", alone(None, Some((END, 1000)), |f| f.is_read_complete = false)),
+        ("the same of the client", alone(Some((END, 1000)), None, |f| f.is_sent_complete = false)),
+        (
+            "no frames, both lost",
+            alone(None, None, |f| (f.is_read_complete, f.is_sent_complete) = (false, false)),
+        ),
+        ("no frames", alone(None, None, |_| ())),
+    ] {
+        assert_eq!(first, None, "{name}");
+        assert_eq!(with_frames, without, "{name}");
+        assert_eq!(with_frames.confidence, Likely, "{name}");
     }
 }

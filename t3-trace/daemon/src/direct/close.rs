@@ -215,6 +215,7 @@ async fn outgoing_record(
         client_process: Some(holder.task),
         counters: closed.counters,
         is_outgoing: true,
+        close_frames: None,
     };
     assemble_direct(&connection, &facts)
 }
@@ -249,6 +250,7 @@ fn connection(
         },
         counters: closed.counters,
         is_outgoing: false,
+        close_frames: closed.close_frames,
     }
 }
 

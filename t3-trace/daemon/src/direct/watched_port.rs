@@ -30,13 +30,23 @@ pub struct WatchedPort {
     /// The process behind it is a proxy: its own connections are watched, and a session has one
     /// record for both.
     pub proxy: bool,
+    /// Close frames of its plain-text WebSockets are read.
+    pub is_websocket: bool,
 }
 
 impl WatchedPort {
     /// A port with the defaults.
     #[must_use]
     pub const fn new(port: u16) -> Self {
-        Self { port, process: None, unit: None, min_duration: MIN_DURATION, budget: BUDGET, proxy: false }
+        Self {
+            port,
+            process: None,
+            unit: None,
+            min_duration: MIN_DURATION,
+            budget: BUDGET,
+            proxy: false,
+            is_websocket: false,
+        }
     }
 
     /// Parses `port=8080,process=nginx,min-duration=5s`.
@@ -60,13 +70,10 @@ impl WatchedPort {
                 "unit" => watched.unit = Some(unit(text).map_err(wrong)?),
                 "min-duration" => watched.min_duration = value::duration_or_zero(text).map_err(wrong)?,
                 "budget" => watched.budget = budget(text).map_err(wrong)?,
-                "proxy" => {
-                    let proxy = text.parse().ok();
-                    watched.proxy =
-                        proxy.ok_or_else(|| wrong(format!("expected true or false, got {text:?}")))?;
-                }
+                "proxy" => watched.proxy = flag(text).map_err(wrong)?,
+                "websocket" => watched.is_websocket = flag(text).map_err(wrong)?,
                 _ => {
-                    let expected = "port, process, unit, min-duration, budget, proxy";
+                    let expected = "port, process, unit, min-duration, budget, proxy, websocket";
                     return Err(format!("unknown key {key:?}; expected one of: {expected}"));
                 }
             }
@@ -127,6 +134,10 @@ pub(super) fn port(text: &str) -> Result<u16, String> {
     port.ok_or_else(|| format!("expected 1 to 65535, got {text:?}"))
 }
 
+fn flag(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| format!("expected true or false, got {text:?}"))
+}
+
 pub(super) fn budget(text: &str) -> Result<u32, String> {
     let budget = text.parse().ok().filter(|budget| *budget != 0);
     budget.ok_or_else(|| format!("expected records per minute, 1 or more, got {text:?}"))
@@ -163,7 +174,8 @@ mod tests {
     #[test]
     fn a_port_has_defaults_and_every_key() {
         assert_eq!(WatchedPort::parse("port=8080"), Ok(WatchedPort::new(8080)));
-        let all = "port=443, process=nginx, unit=nginx.service, min-duration=1m30s, budget=7, proxy=true";
+        let all = "port=443, process=nginx, unit=nginx.service, min-duration=1m30s, budget=7, proxy=true, \
+                   websocket=true";
         assert_eq!(
             WatchedPort::parse(all),
             Ok(WatchedPort {
@@ -173,6 +185,7 @@ mod tests {
                 min_duration: Duration::from_secs(90),
                 budget: 7,
                 proxy: true,
+                is_websocket: true,
             })
         );
         assert_eq!(WatchedPort::parse("port=1,min-duration=0s").unwrap().min_age(), 0);
@@ -190,8 +203,9 @@ mod tests {
             (
                 "port=1,proces=x",
                 "unknown key \"proces\"; expected one of: port, process, unit, min-duration, budget, \
-                 proxy",
+                 proxy, websocket",
             ),
+            ("port=1,websocket=yes", "websocket: expected true or false, got \"yes\""),
             ("port=1,process=", "process: expected the name of a process"),
             (
                 "port=1,process=a-very-long-name-of-it",
@@ -235,7 +249,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_a_port_or_an_error(text in "(port|unit|process|budget|min-duration|=|,|[0-9é]| ){0,9}") {
+        fn any_text_is_a_port_or_an_error(text in "(port|unit|process|budget|min-duration|websocket|true|=|,|[0-9é]| ){0,9}") {
             let _ = WatchedPort::parse(&text);
         }
     }

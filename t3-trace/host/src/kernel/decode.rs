@@ -139,7 +139,8 @@ fn close_frames(raw: &abi::CloseFrames) -> Option<CloseFrames> {
     has(WebSocket::OPEN).then(|| CloseFrames {
         received: frame(raw.received, raw.received_code),
         sent: frame(raw.sent, raw.sent_code),
-        is_received_complete: !has(WebSocket::LOST_RECEIVED),
+        is_read_complete: !has(WebSocket::LOST_RECEIVED),
+        has_unread: has(WebSocket::UNREAD),
         is_sent_complete: !has(WebSocket::LOST_SENT),
     })
 }

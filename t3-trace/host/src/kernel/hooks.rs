@@ -132,7 +132,7 @@ fn fexit(ebpf: &mut Ebpf, btf: &AyaBtf, function: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn hook(name: String, outcome: Result<&str, String>, lost: &str) -> Hook {
+pub(super) fn hook(name: String, outcome: Result<&str, String>, lost: &str) -> Hook {
     match outcome {
         Ok(way) => Hook { name, attached: Some(way.to_owned()), why: None },
         Err(why) => Hook { name, attached: None, why: Some(format!("{why}; lost: {lost}")) },
@@ -198,7 +198,7 @@ fn kprobe(ebpf: &mut Ebpf, function: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, String>
+pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, String>
 where
     &'a mut P: TryFrom<&'a mut Program>,
 {
@@ -208,7 +208,7 @@ where
 }
 
 /// An error with its causes on one line. Of a verifier log the end is kept, which has the reason.
-fn short(error: &dyn std::error::Error) -> String {
+pub(super) fn short(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

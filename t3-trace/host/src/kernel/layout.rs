@@ -4,7 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use t3_trace_abi::globals::{ABSENT, ARGUMENTS, Argument, Callable, MEMBERS, SOCK_DONE, Shape};
+use t3_trace_abi::globals::{
+    ABSENT, ARGUMENTS, Argument, Callable, ITER_TYPE_MASK, ITERATORS, MEMBERS, MESSAGE, Member, SOCK_DONE,
+    Shape,
+};
 
 use super::btf::{Btf, BtfError, TypeName};
 
@@ -27,14 +30,7 @@ impl Layout {
     pub fn resolve(btf: &Btf<'_>) -> Result<Self, BtfError> {
         let mut layout = Self::default();
         for member in MEMBERS {
-            let offset = btf.member(member.structure, member.path).and_then(|found| {
-                // With another size it is not what the programs expect.
-                u16::try_from(found.offset)
-                    .ok()
-                    .filter(|offset| *offset != ABSENT && found.size == member.size)
-                    .ok_or(BtfError::Malformed("unexpected size of a member"))
-            });
-            let value = match offset {
+            let value = match offset(btf, member) {
                 Ok(offset) => offset,
                 Err(error) if member.needed => return Err(error),
                 Err(error) => {
@@ -44,6 +40,7 @@ impl Layout {
             };
             layout.globals.push((member.global, value));
         }
+        layout.globals.extend(message(btf));
         for argument in ARGUMENTS {
             layout.globals.push((argument.global, u16::from(has(btf, argument))));
         }
@@ -60,6 +57,34 @@ impl Layout {
             .collect();
         Ok(layout)
     }
+}
+
+fn offset(btf: &Btf<'_>, member: &Member) -> Result<u16, BtfError> {
+    let found = btf.member(member.structure, member.path)?;
+    // With another size it is not what the programs expect.
+    u16::try_from(found.offset)
+        .ok()
+        .filter(|offset| *offset != ABSENT && found.size == member.size)
+        .ok_or(BtfError::Malformed("unexpected size of a member"))
+}
+
+/// How the buffer of a message is found.
+fn message(btf: &Btf<'_>) -> Vec<(&'static str, u16)> {
+    let mut globals: Vec<(&'static str, u16)> = Vec::new();
+    for member in MESSAGE {
+        if let Ok(offset) = offset(btf, member) {
+            globals.push((member.global, offset));
+        }
+    }
+    // With the direction in the two lowest bits.
+    let is_wide = globals.iter().any(|(name, _)| *name == "MSG_TYPE_WIDE");
+    globals.push((ITER_TYPE_MASK, if is_wide { !3 } else { u16::MAX }));
+    let kinds = btf.enumerators("iter_type").unwrap_or_default();
+    for wanted in ITERATORS {
+        let kind = kinds.iter().find(|(name, _)| name == wanted);
+        globals.extend(kind.and_then(|(_, kind)| Some((*wanted, u16::try_from(*kind).ok()?))));
+    }
+    globals
 }
 
 fn has(btf: &Btf<'_>, argument: &Argument) -> bool {

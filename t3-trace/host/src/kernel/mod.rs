@@ -14,6 +14,7 @@ mod decode;
 mod events;
 mod hooks;
 mod layout;
+mod message;
 mod tables;
 mod types;
 pub mod view;
@@ -42,7 +43,7 @@ use tables::Tables;
 pub use types::{
     Change, CloseFrames, ClosedConnection, ConnectionsOf, Event, EventKind, Functions, Generation, Inventory,
     Load, Loss, OpenConnection, Opener, Options, Outgoing, ProcessFacts, ProgramTime, ServeTuple,
-    SignalFacts, SocketKey, Unreported,
+    SignalFacts, SocketKey, Unreported, WEBSOCKETS,
 };
 
 /// Type information of the running kernel.
@@ -154,6 +155,9 @@ impl Kernel {
         for map in ["SOCKETS", "SERVE_ENDS", "GENERATION", "OPENERS"] {
             loader.map_max_entries(map, options.sockets);
         }
+        for map in ["WEBSOCKETS", "CALLS"] {
+            loader.map_max_entries(map, options.websockets.max(1));
+        }
         loader.map_max_entries("PROCESSES", options.processes);
         loader.map_max_entries("EVENTS", options.ring_bytes);
         let mut ebpf = loader.load(OBJECT).map_err(|error| KernelError::Load(Box::new(error)))?;
@@ -167,7 +171,10 @@ impl Kernel {
         let has_counters = layout.missing.iter().all(|line| !line.starts_with("TP_"));
         let connections = tables::ring(&mut ebpf, "CONNECTIONS")?;
         let connections = Some(Connections::new(connections, layout.reset_reasons.clone(), has_counters));
-        let (hooks, source) = hooks::attach(&mut ebpf, &btf, aya_btf.as_ref(), options.functions)?;
+        let (mut hooks, source) = hooks::attach(&mut ebpf, &btf, aya_btf.as_ref(), options.functions)?;
+        if options.websockets > 0 {
+            hooks.extend(message::attach(&mut ebpf, &btf, aya_btf.as_ref(), options.functions));
+        }
         Ok(Self {
             ebpf,
             tables,
@@ -234,6 +241,17 @@ impl Kernel {
         }
         self.ports = ports;
         Ok(())
+    }
+
+    /// Replaces the set of ports where the Close frames of plain-text WebSockets are read
+    /// ([`ClosedConnection::close_frames`]), of connections from now on. They are ports of
+    /// [`Kernel::watch_connections`], too.
+    ///
+    /// # Errors
+    /// When the kernel rejects the update.
+    pub fn watch_websockets(&mut self, ports: &[u16]) -> Result<(), KernelError> {
+        self.tables.set_websockets(ports);
+        self.tables.set_ports(&self.ports)
     }
 
     /// Takes the ring of closed connections, as [`Kernel::take_events`].

@@ -29,6 +29,7 @@ pub(super) struct Tables {
     processes: HashMap<MapData, u32, Bytes<{ Process::SIZE }>>,
     owners: HashMap<MapData, u32, u8>,
     stats: PerCpuArray<MapData, u64>,
+    websockets: Vec<u16>,
 }
 
 impl Tables {
@@ -49,12 +50,14 @@ impl Tables {
             processes: take(ebpf, "PROCESSES")?,
             owners: take(ebpf, "OWNERS")?,
             stats: take(ebpf, "STATS")?,
+            websockets: Vec::new(),
         })
     }
 
     pub(super) fn set_ports(&mut self, ports: &Ports) -> Result<(), KernelError> {
         let mut table = [0; Port::TABLE];
-        for (ports, bit) in [(&ports.listen, Port::LISTEN), (&ports.serve, Port::SERVE)] {
+        let websockets = (&self.websockets, Port::WEBSOCKET);
+        for (ports, bit) in [(&ports.listen, Port::LISTEN), (&ports.serve, Port::SERVE), websockets] {
             for port in ports {
                 table[usize::from(*port)] |= bit;
             }
@@ -72,6 +75,11 @@ impl Tables {
             table[usize::from(tuple.local.port())] |= Port::OUTGOING;
         }
         self.ports.set(0, table, 0).map_err(|source| map_error("PORTS", source))
+    }
+
+    /// Replaces the ports where Close frames are read, from the next [`Tables::set_ports`] on.
+    pub(super) fn set_websockets(&mut self, ports: &[u16]) {
+        self.websockets = ports.to_vec();
     }
 
     /// Replaces the minimum ages of watched connections: by port, that of outgoing ones at port 0.

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+pub use t3_record::evidence::CloseFrames;
 use t3_record::evidence::{Counters, Fate, Nanos, SocketFacts, Task};
 
 /// Sizes of the kernel's maps. The defaults hold 16,384 closes and 1 MiB of events, about 10 MiB of
@@ -21,7 +22,13 @@ pub struct Options {
     /// Whether the ring has events about sockets ([`EventKind::Socket`]). Without them the ring has
     /// those of processes only, and a close costs a third less; all facts are in the maps.
     pub socket_events: bool,
+    /// Connections whose Close frames can be read at the same time; 0: none are, and the functions
+    /// that send and receive are not hooked.
+    pub websockets: u32,
 }
+
+/// [`Options::websockets`] if there is a port where Close frames are read: 2 MiB of kernel memory.
+pub const WEBSOCKETS: u32 = 4_096;
 
 /// How `tcp_close` and `tcp_reset` are hooked, and whether tracepoints may have programs that read
 /// memory by its type (only with `Best`). Verdicts are the same either way; the choice is for
@@ -65,6 +72,7 @@ impl Default for Options {
             ring_bytes: 1 << 20,
             functions: Functions::Best,
             socket_events: true,
+            websockets: 0,
         }
     }
 }
@@ -221,19 +229,6 @@ pub struct Opener {
     pub task: Task,
     /// Its cgroup (v2) at that time: the inode of its folder.
     pub cgroup: u64,
-}
-
-/// Close frames of a WebSocket that the eBPF programs saw.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CloseFrames {
-    /// Time of the one that came in, and its code.
-    pub received: Option<(Nanos, Option<u16>)>,
-    /// Time of the one that was sent, and its code.
-    pub sent: Option<(Nanos, Option<u16>)>,
-    /// All frames that came in were seen, so that a missing Close frame was not received.
-    pub is_received_complete: bool,
-    /// All sent frames were seen.
-    pub is_sent_complete: bool,
 }
 
 /// Closed connections to watched ports that were not reported, since the load.

@@ -74,7 +74,7 @@ fn check(
     actor: Option<Actor>,
     (verdict, how, confidence): (Verdict, How, Confidence),
 ) {
-    let judged = judge_pair(pair);
+    let judged = judge_pair(pair, None);
     let judgement = judged.judgement;
     assert_eq!(
         (judged.actor, judgement.verdict, judgement.how, judgement.confidence),
@@ -157,7 +157,7 @@ fn the_fate_of_a_remote_serve_is_unknown() {
     };
     let left = (Verdict::ServeLeft, How::Fin, Likely);
     check("serve FIN", &remote(serve_fin), Some(Actor::Upstream), left);
-    let judged = judge_pair(&remote(serve_fin));
+    let judged = judge_pair(&remote(serve_fin), None);
     assert_eq!(judged.evidence.kernel.peer, None, "the proxy is not the process that acted");
     let timeout = remote(|p| p.up.error = Some((110, END)));
     check("no answer", &timeout, Some(Actor::Upstream), (Verdict::Unknown, How::Vanished, Likely));
@@ -192,16 +192,16 @@ fn an_idle_timeout_of_the_proxy_is_not_an_act_of_serve() {
         p.down.fin_in = Some(END + SECOND);
     });
     // At the same nanosecond the upstream counts; a nanosecond before, it is the proxy.
-    assert_eq!(judge_pair(&idle).actor, Some(Actor::Upstream));
+    assert_eq!(judge_pair(&idle, None).actor, Some(Actor::Upstream));
     let before = pair(|p| {
         p.clone_from(&idle);
         p.up.fin_out = Some(END - 1);
     });
-    assert_eq!(judge_pair(&before).actor, Some(Actor::Proxy));
+    assert_eq!(judge_pair(&before, None).actor, Some(Actor::Proxy));
 }
 
 #[test]
 fn nothing_that_was_seen_has_no_actor() {
-    let judged = judge_pair(&pair(|_| ()));
+    let judged = judge_pair(&pair(|_| ()), None);
     assert_eq!((judged.actor, judged.judgement.verdict), (None, Verdict::Unknown));
 }

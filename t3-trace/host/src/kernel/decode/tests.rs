@@ -202,7 +202,7 @@ fn close_frames_are_those_of_a_websocket() {
     let flags = WebSocket::OPEN | WebSocket::LOST_SENT;
     let found = close_frames(&abi::CloseFrames { flags, ..raw }).unwrap();
     assert_eq!((found.received, found.sent), (Some((7, Some(1_000))), Some((9, None))));
-    assert_eq!((found.is_received_complete, found.is_sent_complete), (true, false));
+    assert_eq!((found.is_read_complete, found.is_sent_complete), (true, false));
 }
 
 fn address_of(text: &str) -> [u8; 16] {
