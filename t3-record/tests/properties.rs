@@ -166,7 +166,7 @@ proptest! {
         prop_assert!(can_be_proven || judgement.confidence == Confidence::Likely, "{judgement:?}");
         let connection = DirectConnection {
             conn: "d".into(), user: None, unit: None, client: "[::1]:9".parse().unwrap(), port: 1, opened_at: 5,
-            is_older: false, client_process: None, counters: None, is_outgoing: false, close_frames: frames,
+            is_older: false, client_process: None, counters: None, is_outgoing: false, is_proxy: false, close_frames: frames,
         };
         let record = assemble_direct(&connection, &kernel);
         prop_assert_eq!((record.verdict, record.confidence), (judgement.verdict, Some(judgement.confidence)));
@@ -196,7 +196,7 @@ proptest! {
         prop_assert!(!of_process || !is_remote || judged.actor == Some(Actor::Proxy), "{judgement:?}");
         let connection = DirectConnection {
             conn: "d".into(), user: None, unit: None, client: "[::1]:9".parse().unwrap(), port: 1, opened_at: 5,
-            is_older: false, client_process: None, counters: None, is_outgoing: false,
+            is_older: false, client_process: None, counters: None, is_outgoing: false, is_proxy: false, close_frames: None,
         };
         let upstream = UpstreamConnection {
             address: "[::1]:8".parse().unwrap(), from: "[::1]:7".parse().unwrap(), proxy: None, proxy_unit: None,

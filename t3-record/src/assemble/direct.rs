@@ -14,18 +14,21 @@ use crate::{
         direct::{self, PairJudgement},
         leg_end, outgoing,
     },
-    vocabulary::{Actor, Side, Via},
+    vocabulary::{Actor, Confidence, Side, Verdict, Via},
 };
 
 /// Creates the record of a connection that dispatch did not carry; `facts.serve` is its socket.
 #[must_use]
 pub fn assemble_direct(connection: &DirectConnection, facts: &KernelFacts) -> TcpCloseRecord {
     let frames = connection.close_frames.as_ref();
-    let (judgement, evidence) = if connection.is_outgoing {
+    let (mut judgement, evidence) = if connection.is_outgoing {
         (outgoing::judge_outgoing(facts), outgoing::as_legs(facts))
     } else {
         (direct::judge_direct(facts, frames), direct::as_legs(facts, frames))
     };
+    if connection.is_proxy && judgement.verdict == Verdict::ServeClosed {
+        judgement.confidence = Confidence::Likely;
+    }
     let socket = connection.counters.as_ref();
     let (down, up) = if connection.is_outgoing { (None, socket) } else { (socket, None) };
     let mut record = record(connection, (&judgement, &evidence), facts, facts.serve.as_ref(), (down, up));
@@ -174,6 +177,7 @@ mod tests {
             client_process: None,
             counters: None,
             is_outgoing: false,
+            is_proxy: false,
             close_frames: None,
         }
     }
@@ -322,6 +326,29 @@ mod tests {
              up_retrans=2 up_unacked=0 up_lost=0 client_pid=881 client_comm=cloudflared client_exit=alive \
              client_unit=cloudflared.service chain=up:rst_in@0"
         );
+    }
+
+    #[test]
+    fn a_close_frame_that_a_proxy_sent_can_be_of_its_upstream() {
+        let frames = CloseFrames {
+            sent: Some((END - MS, Some(1012))),
+            is_read_complete: true,
+            is_sent_complete: true,
+            ..CloseFrames::default()
+        };
+        let facts = KernelFacts {
+            serve: Some(SocketFacts { fin_out: Some(END), ..SocketFacts::default() }),
+            peer: Some(Process::new(Task { pid: 881, comm: "nginx".into() }, Fate::Alive)),
+            ..KernelFacts::absent(KernelSource::Kprobe)
+        };
+        let serve = DirectConnection { close_frames: Some(frames), ..connection() };
+        let proxy = DirectConnection { is_proxy: true, ..serve.clone() };
+        let judged = |connection| {
+            let record = assemble_direct(connection, &facts);
+            (record.verdict, record.ws_code, record.confidence)
+        };
+        assert_eq!(judged(&serve), (Verdict::ServeClosed, Some(1012), Some(Confidence::Proven)));
+        assert_eq!(judged(&proxy), (Verdict::ServeClosed, Some(1012), Some(Confidence::Likely)));
     }
 
     #[test]

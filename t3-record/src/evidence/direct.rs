@@ -29,6 +29,8 @@ pub struct DirectConnection {
     pub counters: Option<Counters>,
     /// The process on this host opened it: it is the client.
     pub is_outgoing: bool,
+    /// The process behind the port is a proxy: a Close frame that it sent can be of its upstream.
+    pub is_proxy: bool,
     /// Its Close frames, if it is a WebSocket on a port where they are read.
     pub close_frames: Option<CloseFrames>,
 }

@@ -195,6 +195,8 @@ async fn the_first_close_frame_is_in_the_record() {
         watch: vec![port],
         watch_units: Vec::new(),
         watch_serve: false,
+        metrics_file: None,
+        metrics_interval: t3_trace_daemon::metrics::EVERY,
         publish_only: false,
         to_journald: false,
     };

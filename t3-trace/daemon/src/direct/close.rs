@@ -215,6 +215,7 @@ async fn outgoing_record(
         client_process: Some(holder.task),
         counters: closed.counters,
         is_outgoing: true,
+        is_proxy: false,
         close_frames: None,
     };
     assemble_direct(&connection, &facts)
@@ -250,6 +251,7 @@ fn connection(
         },
         counters: closed.counters,
         is_outgoing: false,
+        is_proxy: shared.direct.table().is_proxy(closed.tuple.local.port()),
         close_frames: closed.close_frames,
     }
 }
