@@ -5,9 +5,7 @@
 //! - Time of all programs while a watched session closes: two connections, of which dispatch's ends
 //!   and serve's end are watched.
 //! - Sessions closed per second, with the lost events and facts.
-//! - Time of all programs for a connection that dispatch does not carry ([`ebpf_direct`]).
-//!
-//! [`ebpf_direct`]: super::ebpf_direct
+//! - Time of all programs for a connection that dispatch does not carry.
 //!
 //! The times depend on the host and its load: compare two builds by running them alternately. Needs
 //! root and the eBPF object.

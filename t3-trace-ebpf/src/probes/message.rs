@@ -375,7 +375,8 @@ fn piece<const SENT: bool>(stream: &mut Stream, call: &mut Call) -> bool {
 #[inline(always)]
 fn read(stream: &mut Stream, call: &Call, wanted: u32) -> u32 {
     let there = call.there();
-    let count = if u64::from(wanted) < there { wanted } else { there as u32 };
+    // Not more than `wanted`, so it fits.
+    let count = if u64::from(wanted) < there { wanted } else { (there & 0xffff_ffff) as u32 };
     let (place, count) = (stream.have() & (MOST - 1), bounded(count));
     let to = stream.bytes.as_mut_ptr().wrapping_add(place as usize);
     // SAFETY: up to 16 bytes at a place up to 15 of 32. The helper checks the address and fails

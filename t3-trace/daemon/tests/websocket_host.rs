@@ -33,17 +33,17 @@ impl Pair {
     fn open(listener: &TcpListener) -> Self {
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let mut pair = Self { server: listener.accept().unwrap().0, client };
-        pair.to_server(REQUEST);
-        pair.to_client(ANSWER);
+        pair.send_to_server(REQUEST);
+        pair.send_to_client(ANSWER);
         pair
     }
 
-    fn to_server(&mut self, bytes: &[u8]) {
+    fn send_to_server(&mut self, bytes: &[u8]) {
         self.client.write_all(bytes).unwrap();
         self.server.read_exact(&mut vec![0; bytes.len()]).unwrap();
     }
 
-    fn to_client(&mut self, bytes: &[u8]) {
+    fn send_to_client(&mut self, bytes: &[u8]) {
         self.server.write_all(bytes).unwrap();
         self.client.read_exact(&mut vec![0; bytes.len()]).unwrap();
     }
@@ -90,8 +90,8 @@ const SCENES: [Scene; 6] = [
     (
         "the client closes with 1000, as a watchdog does",
         |mut pair| {
-            pair.to_server(&close(1000, true));
-            pair.to_client(&close(1000, false));
+            pair.send_to_server(&close(1000, true));
+            pair.send_to_client(&close(1000, false));
             pair.end_by_client();
         },
         Some((1000, Side::Down)),
@@ -102,8 +102,8 @@ const SCENES: [Scene; 6] = [
     (
         "the client closes with a code of the application",
         |mut pair| {
-            pair.to_server(&close(4001, true));
-            pair.to_client(&close(4001, false));
+            pair.send_to_server(&close(4001, true));
+            pair.send_to_client(&close(4001, false));
             pair.end_by_client();
         },
         Some((4001, Side::Down)),
@@ -114,8 +114,8 @@ const SCENES: [Scene; 6] = [
     (
         "the server closes with 1012",
         |mut pair| {
-            pair.to_client(&close(1012, false));
-            pair.to_server(&close(1012, true));
+            pair.send_to_client(&close(1012, false));
+            pair.send_to_server(&close(1012, true));
             pair.end_by_server();
         },
         Some((1012, Side::Up)),
@@ -130,10 +130,10 @@ const SCENES: [Scene; 6] = [
             let mut sending = pair.server.try_clone().unwrap();
             let sender = std::thread::spawn(move || sending.write_all(&message));
             pair.client.read_exact(&mut [0; 1_000]).unwrap();
-            pair.to_server(&close(1001, true));
+            pair.send_to_server(&close(1001, true));
             pair.client.read_exact(&mut vec![0; (8 << 20) + 10 - 1_000]).unwrap();
             sender.join().unwrap().unwrap();
-            pair.to_client(&close(1001, false));
+            pair.send_to_client(&close(1001, false));
             pair.end_by_client();
         },
         Some((1001, Side::Down)),
@@ -144,9 +144,9 @@ const SCENES: [Scene; 6] = [
     (
         "compressed messages",
         |mut pair| {
-            pair.to_client(&[0xc1, 3, 0xca, 0x00, 0x88]);
-            pair.to_server(&[0xc1, 0x81, 1, 2, 3, 4, 0x88]);
-            pair.to_client(&close(1011, false));
+            pair.send_to_client(&[0xc1, 3, 0xca, 0x00, 0x88]);
+            pair.send_to_server(&[0xc1, 0x81, 1, 2, 3, 4, 0x88]);
+            pair.send_to_client(&close(1011, false));
             pair.end_by_client();
         },
         Some((1011, Side::Up)),

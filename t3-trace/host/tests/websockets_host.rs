@@ -106,7 +106,7 @@ impl Pair {
     }
 
     /// The client sends, and the server reads in pieces of up to `piece` bytes.
-    fn to_server(&mut self, bytes: &[u8], piece: usize) {
+    fn send_to_server(&mut self, bytes: &[u8], piece: usize) {
         self.client.write_all(bytes).unwrap();
         let mut left = bytes.len();
         while left > 0 {
@@ -115,7 +115,7 @@ impl Pair {
         }
     }
 
-    fn to_client(&mut self, bytes: &[u8]) {
+    fn send_to_client(&mut self, bytes: &[u8]) {
         self.server.write_all(bytes).unwrap();
         self.client.read_exact(&mut vec![0; bytes.len()]).unwrap();
     }
@@ -125,15 +125,16 @@ impl Pair {
 fn frame(first: u8, payload: &[u8], is_client: bool) -> Vec<u8> {
     let mask = if is_client { 0x80 } else { 0 };
     let mut frame = vec![first];
-    match payload.len() {
-        length @ 0..=125 => frame.push(mask | length as u8),
-        length @ 126..=0xffff => {
+    let length = payload.len();
+    match (u8::try_from(length), u16::try_from(length)) {
+        (Ok(length @ 0..=125), _) => frame.push(mask | length),
+        (_, Ok(length)) => {
             frame.push(mask | 126);
-            frame.extend((length as u16).to_be_bytes());
+            frame.extend(length.to_be_bytes());
         }
-        length => {
+        _ => {
             frame.push(mask | 127);
-            frame.extend((length as u64).to_be_bytes());
+            frame.extend(u64::try_from(length).unwrap().to_be_bytes());
         }
     }
     let key: [u8; 4] = if is_client { [0x5a, 0x03, 0xe9, 0x77] } else { [0; 4] };
@@ -163,25 +164,25 @@ fn complete(frames: Option<CloseFrames>, received: Option<Option<u16>>, sent: Op
 fn each_kind_of_hook(functions: Functions) {
     let Some(mut watched) = Watched::start(functions) else { return };
     let mut pair = watched.open();
-    pair.to_server(&frame(0x81, b"hello", true), 64);
-    pair.to_client(&frame(0x81, b"hello", false));
-    pair.to_server(&close(1000, "bye", true), 64);
-    pair.to_client(&close(1000, "", false));
+    pair.send_to_server(&frame(0x81, b"hello", true), 64);
+    pair.send_to_client(&frame(0x81, b"hello", false));
+    pair.send_to_server(&close(1000, "bye", true), 64);
+    pair.send_to_client(&close(1000, "", false));
     let frames = watched.end(pair).unwrap();
     assert!(frames.received.unwrap().0 < frames.sent.unwrap().0, "{frames:?}");
     complete(Some(frames), Some(Some(1000)), Some(Some(1000)));
 
     let mut pair = watched.open();
-    pair.to_client(&close(1012, "service restart", false));
-    pair.to_server(&close(1012, "", true), 3);
+    pair.send_to_client(&close(1012, "service restart", false));
+    pair.send_to_server(&close(1012, "", true), 3);
     let frames = watched.end(pair).unwrap();
     assert!(frames.sent.unwrap().0 < frames.received.unwrap().0, "{frames:?}");
     complete(Some(frames), Some(Some(1012)), Some(Some(1012)));
 
     // Control: FIN only.
     let mut pair = watched.open();
-    pair.to_server(&frame(0x82, &[7; 70_000], true), 4_096);
-    pair.to_client(&frame(0x82, &[7; 300], false));
+    pair.send_to_server(&frame(0x82, &[7; 70_000], true), 4_096);
+    pair.send_to_client(&frame(0x82, &[7; 300], false));
     complete(watched.end(pair), None, None);
     assert_eq!(watched.kernel.lost().total(), 0);
 }
@@ -201,7 +202,7 @@ fn frames_are_found_however_they_are_cut() {
     let Some(mut watched) = Watched::start(Functions::Best) else { return };
     // The request in small pieces, the answer together with frames, from several buffers.
     let mut pair = watched.pair();
-    pair.to_server(REQUEST, 7);
+    pair.send_to_server(REQUEST, 7);
     let first = [ANSWER, &frame(0x81, b"first", false)[..]].concat();
     let (head, rest) = first.split_at(40);
     let bye = close(4001, "application", false);
@@ -230,7 +231,7 @@ fn frames_are_found_however_they_are_cut() {
     // Forty frames in one call, and a Close frame without a code.
     let mut pair = watched.open();
     let many: Vec<u8> = (0..40).flat_map(|n| frame(0x82, &vec![n; 20 * usize::from(n)], true)).collect();
-    pair.to_server(&[many, frame(0x88, &[], true)].concat(), 1 << 20);
+    pair.send_to_server(&[many, frame(0x88, &[], true)].concat(), 1 << 20);
     complete(watched.end(pair), Some(None), None);
 }
 
@@ -281,7 +282,7 @@ fn what_cannot_be_followed_has_no_code_and_is_not_complete() {
     let sent = rustix::fs::sendfile(pair.server.as_fd(), file.as_fd(), None, bytes.len()).unwrap();
     assert_eq!(sent, bytes.len());
     pair.client.read_exact(&mut vec![0; sent]).unwrap();
-    pair.to_client(&close(1011, "", false));
+    pair.send_to_client(&close(1011, "", false));
     let frames = watched.end(pair).unwrap();
     assert_eq!(codes(&frames), (None, None), "{frames:?}");
     assert!(frames.is_read_complete && !frames.is_sent_complete, "{frames:?}");
@@ -291,7 +292,7 @@ fn what_cannot_be_followed_has_no_code_and_is_not_complete() {
     let bytes = frame(0x81, b"discarded", true);
     pair.client.write_all(&bytes).unwrap();
     recv(pair.server.as_fd(), &mut vec![0; bytes.len()][..], RecvFlags::TRUNC | RecvFlags::WAITALL).unwrap();
-    pair.to_server(&close(1000, "", true), 64);
+    pair.send_to_server(&close(1000, "", true), 64);
     let frames = watched.end(pair).unwrap();
     assert_eq!(codes(&frames), (None, None), "{frames:?}");
     assert!(!frames.is_read_complete && frames.is_sent_complete, "{frames:?}");
@@ -299,14 +300,14 @@ fn what_cannot_be_followed_has_no_code_and_is_not_complete() {
     // Never read.
     let mut pair = watched.open();
     pair.client.write_all(&close(1000, "", true)).unwrap();
-    pair.to_client(&frame(0x81, b"x", false));
+    pair.send_to_client(&frame(0x81, b"x", false));
     let frames = watched.end(pair).unwrap();
     assert_eq!(codes(&frames), (None, None), "{frames:?}");
     assert!(frames.has_unread && frames.is_read_complete && frames.is_sent_complete, "{frames:?}");
 
     // Too many frames in one call.
     let mut pair = watched.open();
-    pair.to_client(&[frame(0x81, b"", false).repeat(2_000), close(1000, "", false)].concat());
+    pair.send_to_client(&[frame(0x81, b"", false).repeat(2_000), close(1000, "", false)].concat());
     let frames = watched.end(pair).unwrap();
     assert_eq!(codes(&frames), (None, None), "{frames:?}");
     assert!(!frames.is_sent_complete, "{frames:?}");
@@ -322,17 +323,17 @@ fn what_is_not_a_websocket_has_no_frames() {
         (b"G", b"HTTP/1.1 10"),
     ] {
         let mut pair = watched.pair();
-        pair.to_server(request, 1_024);
-        pair.to_client(answer);
-        pair.to_server(&close(1000, "", true), 64);
-        pair.to_client(&close(1000, "", false));
+        pair.send_to_server(request, 1_024);
+        pair.send_to_client(answer);
+        pair.send_to_server(&close(1000, "", true), 64);
+        pair.send_to_client(&close(1000, "", false));
         assert_eq!(watched.end(pair), None, "{}", String::from_utf8_lossy(request));
     }
     // On a port where they are not read, or from before they were.
     let older = watched.open();
     watched.kernel.watch_websockets(&[]).unwrap();
     let mut pair = watched.open();
-    pair.to_server(&close(1000, "", true), 64);
+    pair.send_to_server(&close(1000, "", true), 64);
     assert_eq!(watched.end(pair), None);
     drop(older);
 }

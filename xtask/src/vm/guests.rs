@@ -27,6 +27,8 @@ const OTHER_HOOKS: [&str; 2] = [
     "t3-faults --tier vm --first --hooks kprobe --kernel kprobe",
     "t3-faults --tier vm --first --hooks tracepoint --kernel tracepoint",
 ];
+/// Close frames of WebSockets, read by hooks that the host of the other tests may not have.
+const WEBSOCKETS: &str = "websocket_host --test-threads=1";
 /// Runs the complete catalogue. The other releases leave out the faults that dispatch decides
 /// without kernel events, and compressed sessions, which saves a quarter of an hour.
 const FULL: Suite = Suite::Bookworm;
@@ -233,6 +235,9 @@ fn guests(plan: &GuestPlan) -> Result<Vec<Guest>> {
             payload.env.push(("T3_ONLY_KERNEL".to_owned(), "true".to_owned()));
         }
         payload.commands.extend(faults.iter().cloned());
+        if matches!(plan.workload, Workload::All { .. }) {
+            payload.commands.push(WEBSOCKETS.to_owned());
+        }
         if matches!(plan.workload, Workload::All { .. }) && suite != FULL {
             payload.commands.extend(OTHER_HOOKS.map(str::to_owned));
         }
@@ -283,7 +288,9 @@ fn files_in(dir: &Path, place: &str) -> Result<Vec<(String, PathBuf)>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{EXACTLY_ONCE, FAULTS, GuestPlan, MIGRATION, OTHER_HOOKS, PACKAGES, PAGE, Workload, guests};
+    use super::{
+        EXACTLY_ONCE, FAULTS, GuestPlan, MIGRATION, OTHER_HOOKS, PACKAGES, PAGE, WEBSOCKETS, Workload, guests,
+    };
     use crate::vm::suite::Suite;
 
     /// (name, commands, files, reboots) of each guest.
@@ -306,16 +313,22 @@ mod tests {
         assert_eq!(
             found,
             [
-                ("bookworm", line(&[FAULTS]), 0, false),
+                ("bookworm", line(&[FAULTS, WEBSOCKETS]), 0, false),
                 (
                     "trixie",
-                    line(&[FAULTS, kprobe, tracepoint, &format!("{PACKAGES} --brief {PAGE}")]),
+                    line(&[FAULTS, WEBSOCKETS, kprobe, tracepoint, &format!("{PACKAGES} --brief {PAGE}")]),
                     2,
                     false
                 ),
                 (
                     "bullseye",
-                    line(&[FAULTS, kprobe, tracepoint, &format!("{PACKAGES} --brief {MIGRATION}")]),
+                    line(&[
+                        FAULTS,
+                        WEBSOCKETS,
+                        kprobe,
+                        tracepoint,
+                        &format!("{PACKAGES} --brief {MIGRATION}")
+                    ]),
                     2,
                     false
                 ),

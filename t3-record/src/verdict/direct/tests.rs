@@ -324,10 +324,11 @@ fn closing(client: Option<(Nanos, u16)>, serve: Option<(Nanos, u16)>) -> (Kernel
 #[test]
 fn the_first_close_frame_decides_and_is_proven_only_when_nothing_was_missed() {
     type Change = fn(&mut KernelFacts, &mut CloseFrames);
+    type Row = (&'static str, (KernelFacts, CloseFrames), Change, Verdict, How, Confidence);
     let client = |code| closing(Some((END, code)), Some((END + MS, code)));
     let serve = |code| closing(Some((END + MS, code)), Some((END, code)));
     let (by_client, by_serve) = (Verdict::ClientClosed, Verdict::ServeClosed);
-    let rows: Vec<(&str, (KernelFacts, CloseFrames), Change, Verdict, How, Confidence)> = vec![
+    let rows: Vec<Row> = vec![
         ("client, page left", client(1001), |_, _| (), by_client, How::WsClose(1001), Proven),
         ("client, code of the application", client(4001), |_, _| (), by_client, How::WsClose(4001), Proven),
         (
@@ -443,7 +444,8 @@ fn the_first_close_frame_decides_and_is_proven_only_when_nothing_was_missed() {
             "serve closes as it exits",
             serve(1012),
             |k, _| {
-                k.peer = Some(Process { ended_at: Some(END + 3 * MS), ..Process::new(node(), Fate::Exit(0)) })
+                k.peer =
+                    Some(Process { ended_at: Some(END + 3 * MS), ..Process::new(node(), Fate::Exit(0)) });
             },
             Verdict::ServeExited,
             How::Exit(0),
