@@ -5,7 +5,11 @@
 
 use std::fmt::Write as _;
 
-use t3_record::{Confidence, TcpCloseRecord, Verdict, value::Percent};
+use t3_record::{
+    Confidence, TcpCloseRecord, Verdict,
+    value::Percent,
+    vocabulary::{Actor, Side},
+};
 
 use super::{outgoing, page::heading};
 use crate::present::{
@@ -76,7 +80,29 @@ fn owner(record: &TcpCloseRecord) -> String {
     }
     parts.extend(record.peer_unit.as_ref().map(|unit| format!("unit {}", safe(unit))));
     parts.extend(record.user.as_ref().map(|user| format!("user {}", safe(user))));
-    if parts.is_empty() { "process behind the port unknown".to_owned() } else { parts.join(", ") }
+    let process = if parts.is_empty() { format!("{} unknown", subject(record)) } else { parts.join(", ") };
+    match (through(record), record.actor) {
+        (Some(proxy), Some(Actor::Proxy)) => format!("{process}; {proxy}"),
+        (Some(proxy), _) => format!("{proxy}; there {process}"),
+        (None, _) => process,
+    }
+}
+
+/// The process that the verdict calls serve.
+const fn subject(record: &TcpCloseRecord) -> &'static str {
+    match record.actor {
+        Some(Actor::Proxy) => "proxy",
+        Some(_) => "upstream of the proxy",
+        None => "process behind the port",
+    }
+}
+
+/// The proxy and its upstream, in the record of a session of a proxy.
+fn through(record: &TcpCloseRecord) -> Option<String> {
+    let upstream = safe(record.up_addr.as_ref()?);
+    let proxy = record.proxy_comm.as_ref().zip(record.proxy_pid);
+    let proxy = proxy.map_or_else(String::new, |(comm, pid)| format!(" {}[{pid}]", safe(comm)));
+    Some(format!("through proxy{proxy} to {upstream}"))
 }
 
 fn meaning(record: &TcpCloseRecord) -> String {
@@ -90,17 +116,24 @@ fn meaning(record: &TcpCloseRecord) -> String {
         Verdict::ServeKilled => "A signal terminated the process behind the port.",
         Verdict::ServeOom => "The OOM killer of the kernel terminated the process behind the port.",
         Verdict::AdminKilled => "The socket was destroyed on this host (`ss -K` or similar).",
+        Verdict::ClientClosed => "The client sent a Close frame first.",
+        Verdict::ServeClosed => "The process behind the port sent a Close frame first.",
         verdict => verdict_text::text(verdict).meaning,
     };
+    let text = text.replace("process behind the port", subject(record));
     match &record.killed_by {
         Some(by) => format!("{text} Signal sent by {}.", safe(by)),
-        None => text.to_owned(),
+        None => text,
     }
 }
 
 fn confidence(record: &TcpCloseRecord) -> String {
     if record.confidence == Some(Confidence::Proven) {
-        return "Proven by kernel events, which no frame could refute.".to_owned();
+        return if matches!(record.verdict, Verdict::ClientClosed | Verdict::ServeClosed) {
+            "Proven by the Close frames of both directions and kernel events.".to_owned()
+        } else {
+            "Proven by kernel events, which no frame could refute.".to_owned()
+        };
     }
     let doubt = match record.verdict {
         Verdict::ServeExited | Verdict::ServeKilled | Verdict::ServeOom => {
@@ -110,6 +143,9 @@ fn confidence(record: &TcpCloseRecord) -> String {
             "Events were lost, or this host did not run or had no network at that time."
         }
         Verdict::Unknown => "No rule matched.",
+        _ if record.ws_from.is_some() => {
+            "A Close frame was read; a silence before it, or a frame of the upstream, is not known."
+        }
         _ => "No frame is known: the other end may have sent a Close frame, or been silent, before.",
     };
     format!("Likely. {doubt}")
@@ -137,8 +173,13 @@ fn facts(record: &TcpCloseRecord) -> Vec<String> {
     if let Some((comm, pid)) = record.client_comm.as_ref().zip(record.client_pid).filter(|_| !is_outgoing) {
         facts.push(format!("client: process {}[{pid}] of this host", safe(comm)));
     }
+    if let Some(from) = record.ws_from {
+        let end = if from == Side::Down { "client" } else { subject(record) };
+        let code = record.ws_code.map_or_else(|| "without a code".to_owned(), |code| code.to_string());
+        facts.push(format!("first Close frame: {code}, from the {end}"));
+    }
     if let Some(fate) = record.peer_exit {
-        facts.push(format!("process behind the port: {}", t3_record::value::Value::encode(&fate)));
+        facts.push(format!("{}: {}", subject(record), t3_record::value::Value::encode(&fate)));
     }
     if let Some(fate) = record.client_exit {
         facts.push(format!("process of this host: {}", t3_record::value::Value::encode(&fate)));
@@ -231,6 +272,40 @@ NEXT
   The client is a process of this host, perhaps a proxy: its own client is not known here.
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_session_of_a_proxy_names_the_end_that_acted() {
+        let pair = "conn=d port=1 via=direct kernel=kprobe how=fin confidence=likely peer_pid=42 \
+                    peer_comm=node up_addr=127.0.0.1:3773 proxy_pid=8 proxy_comm=nginx";
+        let by_upstream = shown(&format!("verdict=serve_left segment=serve actor=upstream {pair}"));
+        assert!(
+            by_upstream.contains(
+                "through proxy nginx[8] to 127.0.0.1:3773; there process node[42], not carried by t3-dispatch"
+            ) && by_upstream.contains("The upstream of the proxy sent FIN first."),
+            "{by_upstream}"
+        );
+        let by_proxy = pair.replace("peer_pid=42 peer_comm=node", "peer_pid=8 peer_comm=nginx");
+        let by_proxy = shown(&format!("verdict=serve_left segment=serve actor=proxy {by_proxy}"));
+        assert!(
+            by_proxy.contains("process nginx[8]; through proxy nginx[8] to 127.0.0.1:3773")
+                && by_proxy.contains("The proxy sent FIN first."),
+            "{by_proxy}"
+        );
+    }
+
+    #[test]
+    fn a_close_frame_is_named_with_its_sender() {
+        let closed = "conn=d port=1 via=direct kernel=kprobe how=ws_close:1012 ws_code=1012 ws_from=up";
+        let proven = shown(&format!("verdict=serve_closed segment=serve confidence=proven {closed}"));
+        assert!(
+            proven.contains("The process behind the port sent a Close frame first.")
+                && proven.contains("Proven by the Close frames of both directions")
+                && proven.contains("first Close frame: 1012, from the process behind the port"),
+            "{proven}"
+        );
+        let likely = shown(&format!("verdict=serve_closed segment=serve confidence=likely {closed}"));
+        assert!(likely.contains("Likely. A Close frame was read"), "{likely}");
     }
 
     #[test]

@@ -52,10 +52,10 @@ pub fn line(record: &CloseRecord, host: Option<&str>, micros: u64) -> serde_json
     Ok(safe_json(&serde_json::to_string(&Timed(record, host, micros))?))
 }
 
-/// As [`line`], of a connection that t3-dispatch did not carry; `via` distinguishes them.
+/// As [`line()`], of a connection that t3-dispatch did not carry; `via` distinguishes them.
 ///
 /// # Errors
-/// As [`line`].
+/// As [`line()`].
 pub fn direct_line(record: &TcpCloseRecord, host: Option<&str>, micros: u64) -> serde_json::Result<String> {
     Ok(safe_json(&serde_json::to_string(&Timed(record, host, micros))?))
 }

@@ -42,8 +42,8 @@ pub fn direct_line(record: &TcpCloseRecord, clock: &str, host: Option<&str>, pai
     format!("{line}  {}", ends(record))
 }
 
-/// Returns the port and the client of a connection: `:8080 from 192.0.2.7 (nginx)`; of an outgoing
-/// one the server: `to 192.0.2.7:443 (cloudflared)`.
+/// Returns the port and the client of a connection: `:8080 from 192.0.2.7 (nginx)`, and for a
+/// session of a proxy ` through nginx to 127.0.0.1:3773`; of an outgoing one the server: `to 192.0.2.7:443 (cloudflared)`.
 #[must_use]
 pub fn ends(record: &TcpCloseRecord) -> String {
     let client = record.client_comm.as_ref().map_or_else(String::new, |comm| format!(" ({})", safe(comm)));
@@ -53,7 +53,11 @@ pub fn ends(record: &TcpCloseRecord) -> String {
         let ip = if ip.contains(':') { format!("[{ip}]") } else { ip };
         return format!("to {ip}:{port}{client}{at_least}");
     }
-    format!(":{port} from {ip}{client}{at_least}")
+    let through = record.up_addr.as_ref().map_or_else(String::new, |upstream| {
+        let proxy = record.proxy_comm.as_ref().map_or_else(|| "a proxy".to_owned(), |comm| safe(comm));
+        format!(" through {proxy} to {}", safe(upstream))
+    });
+    format!(":{port} from {ip}{client}{through}{at_least}")
 }
 
 #[cfg(test)]
@@ -74,6 +78,8 @@ mod tests {
              :8080 from 203.0.113.7 (nginx)"
         );
         assert!(shown(" outgoing=true client_comm=node").ends_with("  to 203.0.113.7:8080 (node)"));
+        let pair = shown(" up_addr=127.0.0.1:3773 proxy_comm=nginx actor=upstream");
+        assert!(pair.ends_with(":8080 from 203.0.113.7 through nginx to 127.0.0.1:3773"), "{pair}");
         assert!(shown(" dur_min=true").ends_with(":8080 from 203.0.113.7  older than the watch"));
         assert!(shown("").contains("  port 8080  "), "{}", shown(""));
         assert!(!shown(" client_comm=\"a\\u001bb\"").contains('\u{1b}'));

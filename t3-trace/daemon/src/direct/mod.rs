@@ -1,7 +1,7 @@
 //! Connections to watched ports that t3-dispatch does not carry, and their `tcp close` records.
 //!
 //! The kernel side reports each connection that closes after the minimum age of its port. While it
-//! is open, [`identify`] finds the processes at its ends: those of dispatch are not recorded, since
+//! is open, `identify` finds the processes at its ends: those of dispatch are not recorded, since
 //! a session has its `ws close` and a pooled HTTP connection is not a session.
 
 mod budget;
