@@ -24,14 +24,20 @@ fn selected(variable: &str) -> Vec<String> {
 }
 
 fn targets() -> Result<Vec<Target>, TestError> {
-    let (proxies, faults) = (selected("T3_PROXIES"), selected("T3_FAULTS"));
+    let faults = selected("T3_FAULTS");
     let faults: Vec<&str> = faults.iter().map(String::as_str).collect();
-    let all = std::iter::once(None).chain(Proxy::ALL.map(Some));
-    let wanted = all.filter(|proxy| {
-        let name = proxy.map_or("direct", Proxy::name);
-        proxies.is_empty() || proxies.iter().any(|wanted| wanted == name)
-    });
+    let direct = is_selected("direct").then_some(None);
+    let wanted = direct.into_iter().chain(selected_proxies().into_iter().map(Some));
     wanted.map(|proxy| Target::new(proxy, &faults)).collect()
+}
+
+fn is_selected(name: &str) -> bool {
+    let proxies = selected("T3_PROXIES");
+    proxies.is_empty() || proxies.iter().any(|wanted| wanted == name)
+}
+
+fn selected_proxies() -> Vec<Proxy> {
+    Proxy::ALL.into_iter().filter(|proxy| is_selected(proxy.name())).collect()
 }
 
 /// All targets at the same time: the outcomes, and the errors of targets that did not finish.
@@ -63,7 +69,7 @@ fn each_ending_is_recorded_with_its_side_and_mechanism_on_both_ports() {
         return;
     }
     let started = std::time::Instant::now();
-    let (kernel, outcomes, errors) = foreign::in_own_network(run_all).unwrap();
+    let (kernel, outcomes, errors) = foreign::in_own_network(selected_proxies(), run_all).unwrap();
     assert!(!matches!(kernel, KernelSource::Off | KernelSource::Timeout), "no kernel evidence: {kernel}");
     println!("{}\n", foreign::versions());
     println!("{}", foreign::markdown(&outcomes));

@@ -24,7 +24,7 @@ const LINE_TIMEOUT: Duration = Duration::from_secs(3);
 pub fn run(proxy: Option<Proxy>, pause: Duration) -> Result<bool, Ended> {
     let screen = Screen::new();
     let stop = Stop::on_signals()?;
-    in_own_network(|| show(proxy, pause, &screen, &stop))
+    in_own_network(proxy, || show(proxy, pause, &screen, &stop))
 }
 
 fn show(proxy: Option<Proxy>, pause: Duration, screen: &Screen, stop: &Stop) -> Result<bool, Ended> {

@@ -3,6 +3,7 @@
 
 use std::{fs, process::Command};
 
+use super::Proxy;
 use crate::{
     error::{Attempt, Result, TestError},
     prerequisite, sys,
@@ -14,13 +15,18 @@ const RETRANSMISSIONS: &str = "3";
 const SETTING: &str = "/proc/sys/net/ipv4/tcp_retries2";
 
 /// Runs `work` on a thread in a new network namespace, which its threads and child processes share.
+/// The proxies are installed before: the namespace has no way to a registry.
 ///
 /// # Errors
-/// Without root, and those of `work`.
+/// Without root or one of the proxies, and those of `work`.
 pub fn in_own_network<T: Send, E: From<TestError> + Send>(
+    proxies: impl IntoIterator<Item = Proxy>,
     work: impl FnOnce() -> Result<T, E> + Send,
 ) -> Result<T, E> {
     prerequisite::root()?;
+    for proxy in proxies {
+        proxy.program()?;
+    }
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             enter()?;
