@@ -157,8 +157,9 @@ impl Direct {
         }
     }
 
-    /// The same, if any port is watched.
+    /// The same, if any port or unit is watched.
     pub(crate) fn state(&self, kernel: &dyn KernelView) -> Option<DirectState> {
-        Some(self.totals(kernel)).filter(|totals| !totals.ports.is_empty())
+        let has_units = !self.units().is_empty();
+        Some(self.totals(kernel)).filter(|totals| has_units || !totals.ports.is_empty())
     }
 }

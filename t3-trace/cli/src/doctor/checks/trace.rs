@@ -159,14 +159,14 @@ fn direct(direct: &DirectState) -> Finding {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        return Finding::ok(
-            Check::Direct,
-            format!(
-                "connections without t3-dispatch to port {}{more}: {written} recorded since t3-trace started, \
-                 {short} shorter than the minimum",
-                listed.join(", ")
-            ),
-        );
+        let watched = if listed.is_empty() {
+            "outgoing connections".to_owned()
+        } else {
+            format!("connections without t3-dispatch to port {}{more}", listed.join(", "))
+        };
+        let says =
+            format!("{watched}: {written} recorded since t3-trace started, {short} shorter than the minimum");
+        return Finding::ok(Check::Direct, says);
     }
     let says = format!(
         "{missing} closed connections without a tcp close record since t3-trace started: {over_budget} over \
@@ -249,6 +249,8 @@ mod tests {
         assert!(finding.says.contains("to port 80: 9 recorded") && finding.says.contains("1000 shorter"));
         let many = direct(&DirectState { ports: (1..=12).collect(), ..state });
         assert!(many.says.contains("9, 10 and 2 more: "), "{}", many.says);
+        let outgoing = direct(&DirectState { ports: Vec::new(), ..state });
+        assert!(outgoing.says.starts_with("outgoing connections: 9 recorded"), "{}", outgoing.says);
         let finding = direct(&DirectState { over_budget: 3, lost: 2, ..state });
         assert_eq!((finding.check, finding.state), (Check::Direct, State::Warning));
         assert!(finding.says.starts_with("5 closed connections without"), "{}", finding.says);
