@@ -43,7 +43,8 @@ pub fn direct_line(record: &TcpCloseRecord, clock: &str, host: Option<&str>, pai
 }
 
 /// Returns the port and the client of a connection: `:8080 from 192.0.2.7 (nginx)`, and for a
-/// session of a proxy ` through nginx to 127.0.0.1:3773`; of an outgoing one the server: `to 192.0.2.7:443 (cloudflared)`.
+/// session of a proxy ` through nginx to 127.0.0.1:3773`; of an outgoing one the server:
+/// `to 192.0.2.7:443 (cloudflared)`.
 #[must_use]
 pub fn ends(record: &TcpCloseRecord) -> String {
     let client = record.client_comm.as_ref().map_or_else(String::new, |comm| format!(" ({})", safe(comm)));

@@ -6,7 +6,7 @@ use std::{collections::HashMap, os::fd::OwnedFd, sync::Mutex, time::Duration};
 use t3_record::evidence::Nanos;
 use t3_trace_host::{
     clock::{self, SECOND},
-    kernel::{ClosedConnection, ConnectionsOf, OpenConnection, Opener, ServeTuple},
+    kernel::{ClosedConnection, ConnectionsOf, OpenConnection, Opener, ServeTuple, view::KernelView},
     proc::network_namespace,
     sock_diag::{SockDiag, TcpSample},
 };
@@ -109,14 +109,14 @@ impl Legs {
         ends.iter().find_map(|pass| pass.get(&up)).cloned()
     }
 
-    fn set_serve_ends(&self, open: &[OpenConnection]) {
+    fn set_serve_ends(&self, kernel: &dyn KernelView, open: &[OpenConnection]) {
         let accepted = open.iter().filter(|open| !open.is_outgoing);
         let accepted: HashMap<ServeTuple, &OpenConnection> =
             accepted.map(|open| (open.tuple, open)).collect();
         let ends = open.iter().filter(|open| open.is_outgoing).filter_map(|up| {
             let ServeTuple { local, remote, netns } = up.tuple;
             let end = accepted.get(&ServeTuple { local: remote, remote: local, netns })?;
-            let serve_end = ((end.tuple, end.generation), end.opener.clone());
+            let serve_end = ((end.tuple, end.generation), kernel.opener(&end.tuple));
             Some(((up.tuple, up.generation), serve_end))
         });
         let ends = ends.collect();
@@ -132,6 +132,7 @@ impl Legs {
 pub(super) fn sample(shared: &Shared, open: &[OpenConnection]) {
     let legs = &shared.direct.legs;
     let Some(diag) = &legs.diag else { return };
+    let kernel = shared.kernel();
     let of_proxies: Vec<_> = {
         let table = shared.direct.table();
         let is_sampled = |open: &&OpenConnection| {
@@ -140,7 +141,7 @@ pub(super) fn sample(shared: &Shared, open: &[OpenConnection]) {
         };
         let of_proxies = open.iter().filter(is_sampled).filter_map(|open| {
             let direction = if open.is_outgoing { Direction::Up } else { Direction::Down };
-            Some((open.opener.as_ref()?.task.pid, direction, (open.tuple, open.generation)))
+            Some((kernel.opener(&open.tuple)?.task.pid, direction, (open.tuple, open.generation)))
         });
         of_proxies.collect()
     };
@@ -149,7 +150,8 @@ pub(super) fn sample(shared: &Shared, open: &[OpenConnection]) {
         pairs.begin_pass(&of_proxies, clock::monotonic());
         pairs.wanted()
     };
-    legs.set_serve_ends(if wanted.is_empty() { &[] } else { open });
+    legs.set_serve_ends(&**kernel, if wanted.is_empty() { &[] } else { open });
+    drop(kernel);
     if wanted.is_empty() {
         return;
     }

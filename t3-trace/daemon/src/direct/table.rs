@@ -1,7 +1,7 @@
 //! Watched ports and what is known of their open connections. Pure.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
@@ -157,16 +157,25 @@ impl Table {
     /// Begins a pass over the open connections, of which the kernel side knows these. Returns those
     /// of which nothing is known yet and that are at least `age` old.
     pub(super) fn begin_pass(&mut self, open: &[OpenConnection], now: Nanos, age: Nanos) -> Vec<End> {
-        let accepted = open.iter().filter(|connection| !connection.is_outgoing);
-        let open: HashSet<End> = accepted.map(|open| self.key((open.tuple, open.generation))).collect();
-        self.ends.retain(|end, known| {
+        for (end, known) in &mut self.ends {
             // The kernel side does not list those that are older than the watch.
-            let is_open = end.1 == Generation::UNKNOWN || open.contains(end);
-            known.missed = if is_open { 0 } else { known.missed + 1 };
-            known.missed < MISSED
-        });
-        let is_due = |end: &End| end.1.established_at().is_none_or(|at| now.saturating_sub(at) >= age);
-        open.into_iter().filter(|end| is_due(end) && !self.ends.contains_key(end)).collect()
+            if end.1 != Generation::UNKNOWN {
+                known.missed = known.missed.saturating_add(1);
+            }
+        }
+        let mut unknown = Vec::new();
+        for connection in open.iter().filter(|connection| !connection.is_outgoing) {
+            let end = self.key((connection.tuple, connection.generation));
+            match self.ends.get_mut(&end) {
+                Some(known) => known.missed = 0,
+                None if end.1.established_at().is_none_or(|at| now.saturating_sub(at) >= age) => {
+                    unknown.push(end);
+                }
+                None => {}
+            }
+        }
+        self.ends.retain(|_, known| known.missed < MISSED);
+        unknown
     }
 
     /// Ports whose older connections have not been read; they count as read from now on.

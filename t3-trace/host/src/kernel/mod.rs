@@ -264,17 +264,22 @@ impl Kernel {
     /// connections.
     #[must_use]
     pub fn open_connections(&self) -> Vec<OpenConnection> {
-        let open = self.tables.open().into_iter().filter_map(|(tuple, established)| {
+        let open = self.tables.open().filter_map(|(tuple, established)| {
             let is_watched = self.ports.is_watched(tuple.local_port);
             let is_outgoing = !is_watched && !self.ports.serve.contains(&tuple.local_port);
             (is_watched || is_outgoing).then(|| OpenConnection {
                 tuple: decode::tuple(&tuple),
                 generation: Generation(established),
-                opener: self.tables.opener(&tuple).and_then(|raw| decode::opener(&raw)),
                 is_outgoing,
             })
         });
         open.collect()
+    }
+
+    /// Process that accepted an open watched connection, or connected, if seen.
+    #[must_use]
+    pub fn opener(&self, tuple: &ServeTuple) -> Option<Opener> {
+        decode::opener(&self.tables.opener(&self.key(tuple))?)
     }
 
     /// Closed connections that were not reported.

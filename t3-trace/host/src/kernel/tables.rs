@@ -186,9 +186,9 @@ impl Tables {
     }
 
     /// Open connections to watched and serve ports, with the time of their establishment.
-    pub(super) fn open(&self) -> Vec<(Tuple, u64)> {
+    pub(super) fn open(&self) -> impl Iterator<Item = (Tuple, u64)> {
         let entries = self.generation.iter().filter_map(Result::ok);
-        entries.map(|(tuple, established)| (Tuple::read(&tuple), established)).collect()
+        entries.map(|(tuple, established)| (Tuple::read(&tuple), established))
     }
 
     pub(super) fn generation(&self, tuple: &Tuple) -> Option<u64> {

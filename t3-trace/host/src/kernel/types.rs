@@ -215,8 +215,6 @@ pub struct Outgoing {
 pub struct OpenConnection {
     pub tuple: ServeTuple,
     pub generation: Generation,
-    /// Process that accepted it, or connected, if seen.
-    pub opener: Option<Opener>,
     /// The process connected; `false`: it accepted.
     pub is_outgoing: bool,
 }

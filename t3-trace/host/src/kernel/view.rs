@@ -6,7 +6,7 @@ use t3_record::{evidence::SocketFacts, vocabulary::KernelSource, wire::Hook};
 
 use crate::kernel::{
     ClosedConnection, Connections, ConnectionsOf, Event, Events, Generation, Inventory, Kernel, Load, Loss,
-    OpenConnection, Outgoing, ProcessFacts, ServeTuple, Unreported,
+    OpenConnection, Opener, Outgoing, ProcessFacts, ServeTuple, Unreported,
 };
 
 /// Kernel side of the daemon. No call waits.
@@ -37,6 +37,10 @@ pub trait KernelView: Send + Sync {
     /// See [`Kernel::open_connections`].
     fn open_connections(&self) -> Vec<OpenConnection> {
         Vec::new()
+    }
+    /// See [`Kernel::opener`].
+    fn opener(&self, _: &ServeTuple) -> Option<Opener> {
+        None
     }
     /// See [`Kernel::unreported`].
     fn unreported(&self) -> Unreported {
@@ -153,6 +157,9 @@ impl KernelView for Kernel {
     }
     fn open_connections(&self) -> Vec<OpenConnection> {
         Kernel::open_connections(self)
+    }
+    fn opener(&self, tuple: &ServeTuple) -> Option<Opener> {
+        Kernel::opener(self, tuple)
     }
     fn unreported(&self) -> Unreported {
         Kernel::unreported(self)

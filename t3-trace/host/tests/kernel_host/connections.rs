@@ -116,9 +116,10 @@ fn outgoing_connections_of_a_proxy_are_reported_and_those_of_others_are_not() {
         (upstream.local_addr().unwrap(), back.local_addr().unwrap(), true)
     );
     assert!(
-        open.iter().all(|open| open.opener.as_ref().is_some_and(|o| o.task.pid == std::process::id())),
+        open.iter().all(|open| kernel.opener(&open.tuple).is_some_and(|o| o.task.pid == std::process::id())),
         "{open:?}"
     );
+    let opener = kernel.opener(&open[1].tuple);
     // A connection of another process from the same port is none of the proxy's.
     drop(served);
     wait_for("FIN came in", || {
@@ -128,7 +129,7 @@ fn outgoing_connections_of_a_proxy_are_reported_and_those_of_others_are_not() {
     let closed = next(&mut connections);
     assert_eq!((closed.tuple, closed.is_outgoing), (open[1].tuple, true));
     assert!(closed.socket.fin_in.is_some() && closed.socket.fin_out > closed.socket.fin_in, "{closed:?}");
-    assert_eq!(closed.opener, open[1].opener);
+    assert_eq!(closed.opener, opener);
     drop((accepted, client));
     assert!(!next(&mut connections).is_outgoing);
     assert_eq!((connections.next_connection(), kernel.open_connections()), (None, Vec::new()));

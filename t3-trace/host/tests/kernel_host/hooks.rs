@@ -15,7 +15,8 @@ fn every_hook_is_attached_or_has_a_reason() {
         let everywhere = hook.name.contains(':') && hook.name != "sock:inet_sk_error_report";
         assert!(!everywhere || hook.attached.as_deref() == Some("tracepoint"), "{hook:?}");
     }
-    let functions = kernel.hooks().iter().any(|hook| hook.name.starts_with("tcp_") && hook.attached.is_some());
+    let functions =
+        kernel.hooks().iter().any(|hook| hook.name.starts_with("tcp_") && hook.attached.is_some());
     assert_eq!(kernel.source(), if functions { KernelSource::Kprobe } else { KernelSource::Tracepoint });
     assert_eq!(kernel.missing(), Vec::<String>::new(), "a kernel without these is rare: inspect it");
 }

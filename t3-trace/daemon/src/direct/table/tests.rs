@@ -17,7 +17,7 @@ fn end(port: u16, client: u16, second: u64) -> End {
 }
 
 fn listed((tuple, generation): End, is_outgoing: bool) -> OpenConnection {
-    OpenConnection { tuple, generation, opener: None, is_outgoing }
+    OpenConnection { tuple, generation, is_outgoing }
 }
 
 fn watching(ports: &[u16]) -> Table {
