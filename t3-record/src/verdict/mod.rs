@@ -180,17 +180,7 @@ fn judge_events(evidence: &Evidence) -> Judgement {
         let finding = Finding::proven(Verdict::AdminKilled, How::SockDestroy, Segment::Devvm);
         return finish(evidence, finding, leg_cause(abort.side), Some(ClosedBy::Dispatch), Some(abort.at));
     }
-    let Some(first) = acts.first() else {
-        return Judgement {
-            cause: Cause::DispatchClosed,
-            verdict: Verdict::Unknown,
-            how: None,
-            segment: Segment::Unknown,
-            closed_by: None,
-            confidence: Confidence::Likely,
-            at: None,
-        };
-    };
+    let Some(first) = acts.first() else { return NOTHING_SEEN };
     if let Some(finding) = paused(evidence, first).or_else(|| own_stall(evidence, first)) {
         return finish(evidence, finding, leg_cause(first.side), Some(peer(first.side)), Some(first.at));
     }
@@ -219,6 +209,17 @@ fn judge_events(evidence: &Evidence) -> Judgement {
     }
     finish(evidence, finding, leg_cause(first.side), Some(closed_by), Some(first.at))
 }
+
+/// Judgement without any act.
+const NOTHING_SEEN: Judgement = Judgement {
+    cause: Cause::DispatchClosed,
+    verdict: Verdict::Unknown,
+    how: None,
+    segment: Segment::Unknown,
+    closed_by: None,
+    confidence: Confidence::Likely,
+    at: None,
+};
 
 /// Time that a client waits before it gives up, at least: of its watchdog if its heartbeat is
 /// known.

@@ -5,12 +5,12 @@
 //! server's process nothing is known, so its acts are never proven; neither is a FIN of the client,
 //! which a Close frame could have preceded.
 
-use super::{Finding, Judgement, acts::Acts, acts::Kind, finish, leg_cause, peer};
+use super::{Finding, Judgement, NOTHING_SEEN, acts::Acts, acts::Kind, finish, leg_cause, peer};
 use crate::{
     evidence::{Evidence, Fate, KernelFacts, Nanos, SocketFacts},
     how::How,
     verdict::acts::errno_end,
-    vocabulary::{Cause, ClosedBy, Confidence, LegEnd, Segment, Side, Verdict},
+    vocabulary::{ClosedBy, LegEnd, Segment, Side, Verdict},
 };
 
 /// A client that ends within this time after its FIN or RST was exiting: the close was part of it.
@@ -26,17 +26,7 @@ pub fn judge_outgoing(kernel: &KernelFacts) -> Judgement {
         let finding = Finding::proven(Verdict::AdminKilled, How::SockDestroy, Segment::Devvm);
         return finish(&evidence, finding, leg_cause(abort.side), Some(ClosedBy::Dispatch), Some(abort.at));
     }
-    let Some(first) = acts.first() else {
-        return Judgement {
-            cause: Cause::DispatchClosed,
-            verdict: Verdict::Unknown,
-            how: None,
-            segment: Segment::Unknown,
-            closed_by: None,
-            confidence: Confidence::Likely,
-            at: None,
-        };
-    };
+    let Some(first) = acts.first() else { return NOTHING_SEEN };
     let (verdict, how, segment) = match (first.side, first.kind) {
         (Side::Up, Kind::Fin) => (Verdict::ServeLeft, How::Fin, Segment::Serve),
         (Side::Up, Kind::Rst) => (Verdict::ServeReset, How::Rst, Segment::Serve),
@@ -103,7 +93,7 @@ mod tests {
     use crate::{
         evidence::{Process, Task},
         verdict::evidence_builder::{END, MS},
-        vocabulary::KernelSource,
+        vocabulary::{Confidence, KernelSource},
     };
 
     fn closed(change: impl FnOnce(&mut SocketFacts)) -> KernelFacts {
