@@ -6,70 +6,26 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Read},
     net::{TcpListener, TcpStream},
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::Path,
-    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
-use t3_testkit::sys;
+use t3_testkit::{harness::OneConnection, sys};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
-const SERVER: &str = "T3_TEST_SERVER";
 const NOBODY: u32 = 65_534;
 
-/// The server: prints its port, accepts one connection and keeps it.
 #[test]
-#[ignore = "started by the other tests"]
+#[ignore = "started by another test"]
 fn server() {
-    assert!(std::env::var_os(SERVER).is_some());
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    println!("port {}", listener.local_addr().unwrap().port());
-    let mut wait = String::new();
-    // The test watches the port before it connects.
-    std::io::stdin().read_line(&mut wait).unwrap();
-    let (mut stream, _) = listener.accept().unwrap();
-    stream.write_all(b"hello").unwrap();
-    let _ = stream.read_to_end(&mut Vec::new());
-}
-
-/// Ends the process when the test does.
-struct Server(Child, u16, #[expect(dead_code, reason = "open to the end")] BufReader<ChildStdout>);
-
-impl Server {
-    fn start() -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "server", "--ignored", "--nocapture"])
-            .env(SERVER, "1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut output = BufReader::new(child.stdout.take().unwrap());
-        let lines = output.by_ref().lines().map_while(Result::ok);
-        let port = lines.filter_map(|line| line.split_once("port ")?.1.trim().parse().ok()).next();
-        Self(child, port.unwrap(), output)
-    }
-
-    /// A connection to it, accepted and with data.
-    fn connect(&mut self) -> TcpStream {
-        self.0.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
-        let mut stream = TcpStream::connect(("127.0.0.1", self.1)).unwrap();
-        stream.read_exact(&mut [0; 5]).unwrap();
-        stream
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+    OneConnection::serve().unwrap();
 }
 
 /// A running `t3-trace watch`.
@@ -82,9 +38,7 @@ struct Watch {
 impl Watch {
     /// Starts it and waits until it watches; `None` with a message without root.
     fn start(options: &[&str]) -> Option<Self> {
-        if !sys::is_root() {
-            assert!(std::env::var_os("CI").is_none(), "CI must run this test as root");
-            eprintln!("SKIPPED: t3-trace watch needs root");
+        if !is_root() {
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
@@ -118,6 +72,16 @@ impl Watch {
     }
 }
 
+/// Whether this is root; else the reason is printed, or the test fails in CI.
+fn is_root() -> bool {
+    if !sys::is_root() {
+        assert!(std::env::var_os("CI").is_none(), "CI must run this test as root");
+        eprintln!("SKIPPED: t3-trace watch needs root");
+        return false;
+    }
+    true
+}
+
 fn watch(options: &[&str], dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_t3-trace"));
     command.arg("watch").args(options).env("TMPDIR", dir).env("T3_TRACE_CONFIG", "/dev/null");
@@ -138,13 +102,14 @@ fn wait(child: &mut Child) -> ExitStatus {
 
 #[test]
 fn each_connection_that_ends_has_a_readable_line_and_an_interrupt_ends_it() {
-    let (mut killed, own) = (Server::start(), TcpListener::bind("127.0.0.1:0").unwrap());
-    let (port, own_port) = (killed.1.to_string(), own.local_addr().unwrap().port());
+    let (mut killed, own) =
+        (OneConnection::start("server").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let (port, own_port) = (killed.port().to_string(), own.local_addr().unwrap().port());
     // A port that is given twice is watched once.
     let Some(watch) = Watch::start(&["--port", &format!("{port},{own_port},{port}")]) else { return };
     assert!(watch.line().contains("DURATION"), "the heading");
-    let client = killed.connect();
-    killed.0.kill().unwrap();
+    let client = killed.connect().unwrap();
+    killed.kill().unwrap();
     let line = watch.line();
     let from = format!(":{port} from 127.0.0.1");
     for part in ["serve_killed", "signal:9", "by watch_host", &from] {
@@ -225,7 +190,7 @@ fn errors_name_the_cause() {
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!((output.status.code(), text.contains(cause)), (Some(2), true), "{options:?}: {text}");
     }
-    if !sys::is_root() {
+    if !is_root() {
         return;
     }
     // Without privileges. The program is in a folder that this user can read.
