@@ -1,6 +1,9 @@
 //! A daemon in this process with a kernel side that the test writes, a journald that the test
 //! reads, and a peer of its socket.
 
+#[path = "../support/daemon.rs"]
+mod daemon;
+
 use std::{
     collections::{HashMap, VecDeque},
     io::{Read, Write},
@@ -13,13 +16,13 @@ use std::{
     time::Duration,
 };
 
-use t3_journal::{Sink, Writer};
+use daemon::RunningDaemon;
 use t3_record::{
     evidence::{KernelFacts, SocketFacts},
     vocabulary::KernelSource,
     wire::{FromTrace, Hook, Leg, Role, Session, Status, Table, ToTrace, VERSION},
 };
-use t3_trace_daemon::{direct::WatchedPort, options::Options, run};
+use t3_trace_daemon::{direct::WatchedPort, options::Options};
 use t3_trace_host::{
     clock,
     kernel::{
@@ -28,7 +31,6 @@ use t3_trace_host::{
         view::{ConnectionSource, ConnectionStream, EventStream, KernelView},
     },
 };
-use tokio::{sync::oneshot, task::JoinHandle};
 use tokio_seqpacket::UnixSeqpacket;
 
 /// Facts of the fake kernel side.
@@ -142,9 +144,7 @@ pub struct Daemon {
     /// File with the metrics, written at the start.
     pub metrics: PathBuf,
     journald: UnixDatagram,
-    stop: oneshot::Sender<()>,
-    running: JoinHandle<anyhow::Result<()>>,
-    _dir: tempfile::TempDir,
+    daemon: RunningDaemon,
 }
 
 impl Daemon {
@@ -154,37 +154,17 @@ impl Daemon {
 
     /// With ports whose direct connections are recorded.
     pub async fn watching(watch: Vec<WatchedPort>) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let (socket, journal) = (dir.path().join("evidence.sock"), dir.path().join("journal"));
-        let journald = UnixDatagram::bind(&journal).unwrap();
-        journald.set_nonblocking(true).unwrap();
-        let records = Writer::start_with("t3-dispatch", Sink::Journald, &journal, 100_000).unwrap();
         let kernel = FakeKernel::default();
-        let options = Options {
-            socket: socket.clone(),
-            dispatch_user: "no-such-user-here".to_owned(),
-            group: "no-such-group-here".to_owned(),
-            state_dir: dir.path().join("state"),
-            spool_size: 1 << 16,
-            watch,
-            watch_units: Vec::new(),
-            watch_serve: true,
-            metrics_file: Some(dir.path().join("t3-trace.prom")),
-            metrics_interval: Duration::from_millis(50),
-            publish_only: false,
-            // The journald of the test cannot be queried.
-            to_journald: false,
+        let mut metrics = PathBuf::new();
+        let change = |options: &mut Options| {
+            metrics = options.state_dir.with_file_name("t3-trace.prom");
+            options.metrics_file = Some(metrics.clone());
+            options.metrics_interval = Duration::from_millis(50);
+            options.watch = watch;
         };
-        let (stop, stopped) = oneshot::channel();
-        let stopped = async move {
-            let _ = stopped.await;
-            "end of the test"
-        };
-        let running = tokio::spawn(run::run(options, Box::new(kernel.clone()), records, stopped));
-        let metrics = dir.path().join("t3-trace.prom");
-        let daemon = Self { kernel, socket, metrics, journald, stop, running, _dir: dir };
-        until("the daemon listens", || daemon.socket.exists()).await;
-        daemon
+        let (daemon, journald) = RunningDaemon::start(Box::new(kernel.clone()), change).await;
+        journald.set_nonblocking(true).unwrap();
+        Self { kernel, socket: daemon.socket.clone(), metrics, journald, daemon }
     }
 
     pub async fn connect(&self) -> Peer {
@@ -217,9 +197,7 @@ impl Daemon {
     }
 
     pub async fn stop(self) {
-        let _ = self.stop.send(());
-        self.running.await.unwrap().unwrap();
-        assert!(!self.socket.exists(), "the daemon removes the socket's file");
+        self.daemon.stop().await;
     }
 }
 

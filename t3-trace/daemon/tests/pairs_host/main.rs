@@ -7,6 +7,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails like the test")]
 
+#[path = "../support/daemon.rs"]
+mod daemon;
+#[path = "../support/kernel.rs"]
+mod kernel;
+#[path = "../support/records.rs"]
+#[expect(dead_code, reason = "shared with another test program")]
+mod records;
 mod traffic;
 
 use std::{
@@ -23,13 +30,12 @@ use std::{
     time::Duration,
 };
 
-use t3_journal::{Sink, Writer};
+use daemon::RunningDaemon;
 use t3_record::{TcpCloseRecord, vocabulary::Actor};
 use t3_testkit::harness::{Process, Traefik, free_port, trace_status};
-use t3_trace_daemon::{direct::WatchedPort, options::Options, run};
-use t3_trace_host::kernel::{self, Kernel};
-use tokio::{sync::oneshot, time::Instant};
-use traffic::{End, Serve, Session};
+use t3_trace_daemon::{direct::WatchedPort, options::Options};
+use tokio::time::Instant;
+use traffic::{End, Serve, Session, Start};
 
 const CONCURRENT: u64 = 1_000;
 /// Clients of plain requests per proxy.
@@ -58,9 +64,7 @@ impl Journal {
                     }
                     continue;
                 };
-                let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
-                let line = text.lines().find_map(|line| line.strip_prefix("MESSAGE="));
-                to.lock().unwrap().extend(line.and_then(|line| TcpCloseRecord::from_line(line).ok()));
+                to.lock().unwrap().extend(records::parse(&buffer[..length]));
             }
         });
         Self { records, stop, reader }
@@ -127,11 +131,6 @@ impl Host {
     }
 }
 
-fn skip(why: &str) {
-    assert!(std::env::var_os("CI").is_none(), "skipped: {why}");
-    eprintln!("skipped: {why}");
-}
-
 /// A proxy under test.
 struct Route {
     name: &'static str,
@@ -150,29 +149,27 @@ struct Count {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_pair_of_a_thousand_sessions_is_wrong() {
-    let kernel = match Kernel::load(&kernel::Options { socket_events: false, ..kernel::Options::default() }) {
-        Ok(kernel) => kernel,
-        Err(error) => return skip(&format!("{:#}", anyhow::Error::from(error))),
-    };
+    let Some(kernel) = kernel::load(|_| {}) else { return };
     let dir = tempfile::tempdir().unwrap();
-    // After the start of the proxies and the daemon.
-    let start = Instant::now() + Duration::from_secs(6);
+    let at = Start::default();
     let plans = [traffic::plan(CONCURRENT, 11, 1), traffic::plan(CONCURRENT, 12, 2)];
-    let serves = [Serve::start(&plans[0], start).await, Serve::start(&plans[1], start).await];
+    let serves =
+        [Serve::start(&plans[0], Arc::clone(&at)).await, Serve::start(&plans[1], Arc::clone(&at)).await];
     let nginx_dir = dir.path().join("nginx");
     fs::create_dir(&nginx_dir).unwrap();
-    let (to_nginx, to_traefik, at) = (serves[0].address, serves[1].address, dir.path().to_owned());
+    let (to_nginx, to_traefik) = (serves[0].address, serves[1].address);
+    let path = dir.path().to_owned();
     let started = tokio::task::spawn_blocking(move || {
         let (process, address) = nginx(&nginx_dir, to_nginx)?;
         Ok::<_, String>((
             process,
             address,
-            Traefik::start(&at, to_traefik).map_err(|error| error.to_string())?,
+            Traefik::start(&path, to_traefik).map_err(|error| error.to_string())?,
         ))
     });
     let (_nginx, nginx_at, traefik) = match started.await.unwrap() {
         Ok(started) => started,
-        Err(why) => return skip(&why),
+        Err(why) => return kernel::skip(&why),
     };
     let mut routes = Vec::new();
     let proxies = [("nginx", nginx_at), ("traefik", traefik.address)];
@@ -180,42 +177,20 @@ async fn no_pair_of_a_thousand_sessions_is_wrong() {
         routes.push(Route { name, address, serve, sessions });
     }
 
-    let journald = UnixDatagram::bind(dir.path().join("journal")).unwrap();
-    let journal = Journal::read(journald);
-    let records =
-        Writer::start_with("t3-dispatch", Sink::Journald, &dir.path().join("journal"), 10_000).unwrap();
     let watch = |route: &Route| WatchedPort {
         min_duration: Duration::ZERO,
         budget: 1_000_000,
         proxy: true,
         ..WatchedPort::new(route.address.port())
     };
-    let options = Options {
-        socket: dir.path().join("evidence.sock"),
-        dispatch_user: "no-such-user-here".to_owned(),
-        group: "no-such-group-here".to_owned(),
-        state_dir: dir.path().join("state"),
-        spool_size: 1 << 16,
-        watch: routes.iter().map(watch).collect(),
-        watch_units: Vec::new(),
-        watch_serve: false,
-        metrics_file: None,
-        metrics_interval: t3_trace_daemon::metrics::EVERY,
-        publish_only: false,
-        to_journald: false,
+    let change = |options: &mut Options| {
+        options.watch = routes.iter().map(watch).collect();
+        options.watch_serve = false;
     };
-    let (stop, stopped) = oneshot::channel::<()>();
-    let socket = options.socket.clone();
-    let stopped = async move {
-        let _ = stopped.await;
-        "end of the test"
-    };
-    let running = tokio::spawn(run::run(options, Box::new(kernel), records, stopped));
-    while !socket.exists() {
-        assert!(Instant::now() < start + TIMEOUT, "the daemon does not listen");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    assert!(Instant::now() < start, "the start took too long");
+    let (daemon, journald) = RunningDaemon::start(Box::new(kernel), change).await;
+    let journal = Journal::read(journald);
+    let start = Instant::now() + Duration::from_secs(1);
+    at.set(start).unwrap();
 
     let host = Arc::new(Host::default());
     tokio::spawn(Arc::clone(&host).observe());
@@ -239,14 +214,13 @@ async fn no_pair_of_a_thousand_sessions_is_wrong() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     let is_late = host.late.load(Ordering::Relaxed) * 20 > host.ticks.load(Ordering::Relaxed);
     // The ring is finite, and an overloaded daemon does not empty it in time.
-    let at = socket.clone();
-    let status = tokio::task::spawn_blocking(move || trace_status(&at)).await.unwrap().unwrap();
+    let socket = daemon.socket.clone();
+    let status = tokio::task::spawn_blocking(move || trace_status(&socket)).await.unwrap().unwrap();
     let lost = usize::try_from(status.direct.unwrap().lost).unwrap();
     println!("late: {is_late}, lost: {lost}");
     let ended: Vec<_> = routes.iter().map(|route| route.serve.ended.load(Ordering::Relaxed)).collect();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    stop.send(()).unwrap();
-    running.await.unwrap().unwrap();
+    daemon.stop().await;
     let records = journal.finish();
     for (route, ended) in routes.iter().zip(ended) {
         let (sessions, pairs) = check(route, &records, lost);

@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     net::{Ipv4Addr, SocketAddr},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -112,6 +112,9 @@ pub fn plan(concurrent: u64, network: u8, seed: u64) -> Vec<Session> {
     sessions
 }
 
+/// Begin of the traffic; set once the proxies and the daemon run.
+pub type Start = Arc<OnceLock<Instant>>;
+
 /// A serve, and the address of the proxy in each session.
 #[derive(Debug)]
 pub struct Serve {
@@ -124,7 +127,7 @@ pub struct Serve {
 }
 
 impl Serve {
-    pub async fn start(sessions: &[Session], start: Instant) -> Self {
+    pub async fn start(sessions: &[Session], start: Start) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let sessions: Arc<HashMap<Ipv4Addr, Session>> =
@@ -136,7 +139,8 @@ impl Serve {
         tokio::spawn(async move {
             while let Ok((stream, from)) = listener.accept().await {
                 let (sessions, known, ends) = (Arc::clone(&sessions), Arc::clone(&known), Arc::clone(&ends));
-                let counted = usize::from(Instant::now() >= start);
+                let start = start.get().copied();
+                let counted = usize::from(start.is_some_and(|start| Instant::now() >= start));
                 accepts.fetch_add(counted, Ordering::Relaxed);
                 tokio::spawn(async move {
                     serve(stream, from, &sessions, &known, start).await;
@@ -153,7 +157,7 @@ async fn serve(
     from: SocketAddr,
     sessions: &HashMap<Ipv4Addr, Session>,
     known: &Mutex<HashMap<Ipv4Addr, SocketAddr>>,
-    start: Instant,
+    start: Option<Instant>,
 ) {
     let _ = stream.set_nodelay(true);
     while let Some(head) = read_head(&mut stream).await {
@@ -163,7 +167,7 @@ async fn serve(
             known.lock().unwrap().insert(ip, from);
             let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                           Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
-            if stream.write_all(answer.as_bytes()).await.is_ok() {
+            if let (Some(start), Ok(())) = (start, stream.write_all(answer.as_bytes()).await) {
                 let _ = session_of_serve(stream, sessions[&ip], start).await;
             }
             return;
