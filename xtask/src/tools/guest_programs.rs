@@ -14,7 +14,8 @@ const PROGRAMS_OF: [&str; 6] =
     ["t3-trace", "t3-trace-daemon", "t3-dispatch", "t3-probe", "t3-otlp", "t3-testkit"];
 
 /// Test programs that a guest gets, too, of a crate: kernel functions that this host may not have.
-const TESTS_OF: [(&str, &str); 1] = [("t3-trace-daemon", "websocket_host")];
+const TESTS_OF: [(&str, &str); 2] =
+    [("t3-trace-daemon", "websocket_host"), ("t3-trace-host", "guest_websockets")];
 
 /// Builds the programs; returns their names and files.
 pub fn build() -> Result<Vec<(String, PathBuf)>> {
