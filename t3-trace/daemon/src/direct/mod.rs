@@ -106,11 +106,8 @@ impl Direct {
         let serve = if self.watch_serve { serve } else { &[] };
         let wanted = WatchedPort::all(&self.configured, serve);
         lock(&self.closes).watch(&wanted.iter().map(|port| port.port).collect::<Vec<_>>());
-        let websockets: Vec<_> =
-            wanted.iter().filter(|port| port.is_websocket).map(|port| port.port).collect();
         self.table().set_ports(wanted, t3_trace_host::clock::monotonic());
         self.apply(kernel)?;
-        kernel.watch_websockets(&websockets)?;
         self.changed.notify_one();
         Ok(())
     }

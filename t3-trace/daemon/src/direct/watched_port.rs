@@ -110,7 +110,7 @@ impl WatchedPort {
             port: self.port,
             min_age: self.min_age(),
             is_proxy: self.proxy,
-            ..ConnectionsOf::default()
+            has_websocket: self.is_websocket,
         }
     }
 

@@ -103,22 +103,38 @@ pub(super) fn attach(
         }
         hooks.push(hook((*function).to_owned(), outcome, lost));
     }
-    hooks.push(accept(ebpf, aya_btf.filter(|_| functions == Functions::Best)));
+    hooks.push(accept(ebpf, aya_btf, functions));
     Ok((hooks, source))
 }
 
 /// The return of the function has no limit of concurrent calls, which a kretprobe has: processes
 /// that wait in `accept` would use it up.
-fn accept(ebpf: &mut Ebpf, btf: Option<&AyaBtf>) -> Hook {
+fn accept(ebpf: &mut Ebpf, btf: Option<&AyaBtf>, functions: Functions) -> Hook {
     let (function, point) = ACCEPT;
-    let by_function = match btf {
-        Some(btf) => fexit(ebpf, btf, function),
-        None => Err("no BTF".to_owned()),
+    let by_function = match (functions, btf) {
+        (Functions::Best, Some(btf)) => fexit(ebpf, btf, function),
+        (Functions::Best, None) => Err("no BTF".to_owned()),
+        (Functions::Kprobe, _) => Err(format!("{SWITCHED_OFF} --hooks kprobe")),
+        (Functions::Tracepoint, _) => Err(format!("{SWITCHED_OFF} --hooks tracepoint")),
     };
-    let Err(no_fexit) = by_function else { return hook(function.to_owned(), Ok("fexit"), ACCEPT_LOST) };
-    let outcome = raw_tracepoint(ebpf, point);
-    let why = |error| format!("fexit: {no_fexit}; {point}: {error}");
-    hook(function.to_owned(), outcome.map(|()| "tracepoint").map_err(why), ACCEPT_LOST)
+    let why =
+        |error| format!("fexit: {error}; {point} is attached when a port other than serve's is watched");
+    hook(function.to_owned(), by_function.map(|()| "fexit").map_err(why), ACCEPT_LOST)
+}
+
+/// Attaches the substitute for [`accept`] if that is not attached. It runs for each read of each
+/// connection of the host, so it is not attached for serve ports alone, whose listeners are known.
+pub(super) fn accept_by_read(ebpf: &mut Ebpf, hooks: &mut [Hook]) {
+    let (function, point) = ACCEPT;
+    let Some(known) = hooks.iter_mut().find(|hook| hook.name == function && hook.attached.is_none()) else {
+        return;
+    };
+    let why = |error| format!("{point}: {error}");
+    *known = hook(
+        function.to_owned(),
+        raw_tracepoint(ebpf, point).map(|()| "tracepoint").map_err(why),
+        ACCEPT_LOST,
+    );
 }
 
 fn fexit(ebpf: &mut Ebpf, btf: &AyaBtf, function: &str) -> Result<(), String> {

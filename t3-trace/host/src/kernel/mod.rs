@@ -105,6 +105,8 @@ pub struct Kernel {
     sizes: Options,
     netns: u32,
     flush_log: Option<Box<dyn FnMut() + Send + Sync>>,
+    /// The substitute for the hook of accept was needed.
+    reads_accepts: bool,
 }
 
 /// Watched ports.
@@ -188,6 +190,7 @@ impl Kernel {
             sizes: *options,
             netns: tables::own_netns(),
             flush_log,
+            reads_accepts: false,
         })
     }
 
@@ -228,6 +231,11 @@ impl Kernel {
         };
         self.tables.set_min_ages(connections, outgoing)?;
         self.tables.set_cgroups(&outgoing.cgroups)?;
+        let is_other = |of: &ConnectionsOf| !ports.serve.contains(&of.port);
+        if !self.reads_accepts && connections.iter().any(is_other) {
+            self.reads_accepts = true;
+            hooks::accept_by_read(&mut self.ebpf, &mut self.hooks);
+        }
         self.set_ports(ports)
     }
 
@@ -241,17 +249,6 @@ impl Kernel {
         }
         self.ports = ports;
         Ok(())
-    }
-
-    /// Replaces the set of ports where the Close frames of plain-text WebSockets are read
-    /// ([`ClosedConnection::close_frames`]), of connections from now on. They are ports of
-    /// [`Kernel::watch_connections`], too.
-    ///
-    /// # Errors
-    /// When the kernel rejects the update.
-    pub fn watch_websockets(&mut self, ports: &[u16]) -> Result<(), KernelError> {
-        self.tables.set_websockets(ports);
-        self.tables.set_ports(&self.ports)
     }
 
     /// Takes the ring of closed connections, as [`Kernel::take_events`].

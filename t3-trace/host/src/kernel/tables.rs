@@ -29,7 +29,6 @@ pub(super) struct Tables {
     processes: HashMap<MapData, u32, Bytes<{ Process::SIZE }>>,
     owners: HashMap<MapData, u32, u8>,
     stats: PerCpuArray<MapData, u64>,
-    websockets: Vec<u16>,
 }
 
 impl Tables {
@@ -50,14 +49,12 @@ impl Tables {
             processes: take(ebpf, "PROCESSES")?,
             owners: take(ebpf, "OWNERS")?,
             stats: take(ebpf, "STATS")?,
-            websockets: Vec::new(),
         })
     }
 
     pub(super) fn set_ports(&mut self, ports: &Ports) -> Result<(), KernelError> {
         let mut table = [0; Port::TABLE];
-        let websockets = (&self.websockets, Port::WEBSOCKET);
-        for (ports, bit) in [(&ports.listen, Port::LISTEN), (&ports.serve, Port::SERVE), websockets] {
+        for (ports, bit) in [(&ports.listen, Port::LISTEN), (&ports.serve, Port::SERVE)] {
             for port in ports {
                 table[usize::from(*port)] |= bit;
             }
@@ -75,11 +72,6 @@ impl Tables {
             table[usize::from(tuple.local.port())] |= Port::OUTGOING;
         }
         self.ports.set(0, table, 0).map_err(|source| map_error("PORTS", source))
-    }
-
-    /// Replaces the ports where Close frames are read, from the next [`Tables::set_ports`] on.
-    pub(super) fn set_websockets(&mut self, ports: &[u16]) {
-        self.websockets = ports.to_vec();
     }
 
     /// Replaces the minimum ages of watched connections: by port, that of outgoing ones at port 0.

@@ -23,13 +23,6 @@ pub trait KernelView: Send + Sync {
     fn watch_connections(&mut self, _: &[ConnectionsOf], _: &Outgoing) -> Result<(), String> {
         Ok(())
     }
-    /// See [`Kernel::watch_websockets`].
-    ///
-    /// # Errors
-    /// The reason as a text.
-    fn watch_websockets(&mut self, _: &[u16]) -> Result<(), String> {
-        Ok(())
-    }
     /// See [`Kernel::take_connections`].
     fn take_connections(&mut self) -> Option<ConnectionStream> {
         None
@@ -148,9 +141,6 @@ impl KernelView for Kernel {
     }
     fn watch_connections(&mut self, ports: &[ConnectionsOf], outgoing: &Outgoing) -> Result<(), String> {
         Kernel::watch_connections(self, ports, outgoing).map_err(|error| error.to_string())
-    }
-    fn watch_websockets(&mut self, ports: &[u16]) -> Result<(), String> {
-        Kernel::watch_websockets(self, ports).map_err(|error| error.to_string())
     }
     fn take_connections(&mut self) -> Option<ConnectionStream> {
         Kernel::take_connections(self).map(ConnectionStream::new)

@@ -1,6 +1,7 @@
 //! Hooks and inventory.
 
 use t3_record::vocabulary::KernelSource;
+use t3_trace_host::kernel::{ConnectionsOf, Kernel, Outgoing};
 
 use crate::fixture::kernel;
 
@@ -19,6 +20,23 @@ fn every_hook_is_attached_or_has_a_reason() {
         kernel.hooks().iter().any(|hook| hook.name.starts_with("tcp_") && hook.attached.is_some());
     assert_eq!(kernel.source(), if functions { KernelSource::Kprobe } else { KernelSource::Tracepoint });
     assert_eq!(kernel.missing(), Vec::<String>::new(), "a kernel without these is rare: inspect it");
+}
+
+#[test]
+fn accepts_are_seen_for_other_ports_than_those_of_serve() {
+    let Some(mut kernel) = kernel() else { return };
+    let of = |port| ConnectionsOf { port, ..ConnectionsOf::default() };
+    let accept = |kernel: &Kernel| {
+        let hook = kernel.hooks().iter().find(|hook| hook.name == "inet_csk_accept").unwrap();
+        (hook.attached.clone(), hook.why.is_some())
+    };
+    let at_load = accept(&kernel);
+    kernel.watch(&[], &[3773], &[]).unwrap();
+    kernel.watch_connections(&[of(3773)], &Outgoing::default()).unwrap();
+    assert_eq!(accept(&kernel), at_load, "the listener of a serve port is known");
+    kernel.watch_connections(&[of(3773), of(8080)], &Outgoing::default()).unwrap();
+    let by_read = (Some("tracepoint".to_owned()), false);
+    assert_eq!(accept(&kernel), if at_load.0.is_none() { by_read } else { at_load });
 }
 
 #[test]
