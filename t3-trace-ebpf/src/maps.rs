@@ -43,7 +43,7 @@ pub static MIN_AGE: HashMap<u16, u64> = HashMap::with_max_entries(1_024, 0);
 /// Closed connections to watched ports: a ring of their own, so that they displace no event of a
 /// process.
 #[map]
-pub static CONNECTIONS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
+pub static CONNECTIONS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
 /// Open connections to ports where Close frames are read, by the address of their socket. An entry
 /// leaves with its socket.
