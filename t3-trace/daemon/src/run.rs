@@ -130,8 +130,9 @@ pub async fn run(
     if let Some(events) = events {
         tasks.spawn(follow(Arc::clone(&shared), events));
     }
+    let mut following = None;
     if let Some(connections) = connections {
-        tasks.spawn(direct::follow(Arc::clone(&shared), connections));
+        following = Some(tokio::spawn(direct::follow(Arc::clone(&shared), connections)));
         tasks.spawn(direct::run(Arc::clone(&shared)));
         if shared.direct.is_configured() {
             shared.apply_watch();
@@ -156,13 +157,17 @@ pub async fn run(
     shared.stopping.store(true, Ordering::Relaxed);
     drop(listening);
     connections.shutdown().await;
-    direct::finish(&shared);
+    // Before the wait for its records.
+    shared.direct.stop();
+    if let Some(following) = following {
+        let _ = following.await;
+    }
     let mut orphan_writers = shared.orphan_writers.take();
     let finished =
         tokio::time::timeout(STOP_TIMEOUT, async { while orphan_writers.join_next().await.is_some() {} })
             .await;
     if finished.is_err() {
-        tracing::error!("timed out writing the records of an exited dispatch");
+        tracing::error!(records = orphan_writers.len(), "records lost: timed out making them");
     }
     tasks.shutdown().await;
     if let Some(reconciler) = &reconciler {

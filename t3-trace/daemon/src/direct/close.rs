@@ -35,7 +35,8 @@ const FIRST_USER: u32 = 1_000;
 /// `nobody`, of no user.
 const NOBODY: u32 = 65_534;
 
-/// Makes a record of each closed connection that dispatch did not carry.
+/// Makes a record of each closed connection that dispatch did not carry, until
+/// [`Direct::stop`](super::Direct::stop): then of all that have closed, and ends.
 pub(crate) async fn follow(shared: Arc<Shared>, mut connections: ConnectionStream) {
     let mut polled = match poll::readable(&connections) {
         Ok(polled) => polled,
@@ -44,30 +45,35 @@ pub(crate) async fn follow(shared: Arc<Shared>, mut connections: ConnectionStrea
             return;
         }
     };
-    loop {
+    let mut is_stopping = false;
+    while !is_stopping {
         let wait = shared.direct.legs.until_due();
         tokio::select! {
             ready = polled.readable_mut() => {
                 let Ok(mut ready) = ready else { return };
-                while let Some(closed) = connections.next_connection() {
-                    tracing::debug!(?closed, "connection closed");
-                    if let Some(closed) = shared.direct.legs.close(closed) {
-                        decide(&shared, closed, None);
-                    }
-                }
+                read(&shared, &mut connections);
                 ready.clear_ready();
             }
             () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+            () = shared.direct.stopping.notified() => {
+                read(&shared, &mut connections);
+                is_stopping = true;
+            }
         }
-        settle(&shared, false);
+        settle(&shared, is_stopping);
     }
 }
 
-/// Decides the connections of proxies that wait for another one, at the end of the daemon.
-pub(crate) fn finish(shared: &Arc<Shared>) {
-    settle(shared, true);
+fn read(shared: &Arc<Shared>, connections: &mut ConnectionStream) {
+    while let Some(closed) = connections.next_connection() {
+        tracing::debug!(?closed, "connection closed");
+        if let Some(closed) = shared.direct.legs.close(closed) {
+            decide(shared, closed, None);
+        }
+    }
 }
 
+/// Decides the connections of proxies that waited long enough for another one, or all that wait.
 fn settle(shared: &Arc<Shared>, all: bool) {
     for outcome in shared.direct.legs.due(shared, all) {
         match outcome {

@@ -30,7 +30,7 @@ use t3_trace_host::kernel::{Generation, ServeTuple, view::KernelView};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::{locked::lock, metrics::Closes, options::Options};
-pub(crate) use close::{finish, follow};
+pub(crate) use close::follow;
 pub(crate) use identify::run;
 pub use watched_port::WatchedPort;
 pub use watched_unit::{Watch, WatchedUnit};
@@ -54,6 +54,7 @@ pub(crate) struct Direct {
     own_namespace: u32,
     /// Ports changed: identify the processes of their connections now.
     changed: Notify,
+    stopping: Notify,
     turns: Semaphore,
     legs: Legs,
     written: AtomicU64,
@@ -72,12 +73,18 @@ impl Direct {
             users: Mutex::default(),
             own_namespace,
             changed: Notify::new(),
+            stopping: Notify::new(),
             turns: Semaphore::new(AT_ONCE),
             legs: Legs::new(diag),
             written: AtomicU64::new(0),
             closes: Mutex::default(),
             over_budget: AtomicU64::new(0),
         }
+    }
+
+    /// Ends [`follow`].
+    pub(crate) fn stop(&self) {
+        self.stopping.notify_one();
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

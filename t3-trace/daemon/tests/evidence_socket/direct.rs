@@ -11,7 +11,7 @@ use t3_record::{
 use t3_trace_daemon::direct::WatchedPort;
 use t3_trace_host::{
     clock::{self, SECOND},
-    kernel::{ClosedConnection, ConnectionsOf, Generation, ProcessFacts, ServeTuple, Unreported},
+    kernel::{ClosedConnection, ConnectionsOf, Generation, Opener, ProcessFacts, ServeTuple, Unreported},
     proc::network_namespace,
 };
 
@@ -219,4 +219,21 @@ async fn other_processes_unwatched_ports_and_a_used_up_budget_get_no_record() {
     let direct = daemon.subscriber().await.status().await.direct.unwrap();
     assert_eq!((direct.written, direct.over_budget), (3, 3));
     daemon.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_stops_writes_the_records_of_all_connections_that_closed() {
+    const CLOSED: u16 = 3_000;
+    let daemon =
+        Daemon::watching(watching(&["port=8080,budget=10000", "port=8081,proxy=true,budget=10000"])).await;
+    for client in 0..CLOSED {
+        let mut closed = left(8080 + client % 2, 20_000 + client);
+        if client % 2 == 1 {
+            // Of a proxy: it waits for its partner.
+            let task = Task { pid: PID, comm: "nginx".to_owned() };
+            closed.opener = Some(Opener { at: closed.at, task, cgroup: 0 });
+        }
+        daemon.kernel.close(closed);
+    }
+    assert_eq!(daemon.stop_and_count().await, usize::from(CLOSED));
 }

@@ -12,7 +12,10 @@ use std::{
         unix::net::{UnixDatagram, UnixStream},
     },
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -66,7 +69,8 @@ impl FakeKernel {
     pub fn close(&self, connection: ClosedConnection) {
         self.with(|facts| {
             facts.closed.push_back(connection);
-            facts.reports.as_mut().unwrap().write_all(b"x").unwrap();
+            // A full one is readable, too.
+            let _ = facts.reports.as_mut().unwrap().write(b"x");
         });
     }
 }
@@ -99,6 +103,7 @@ impl KernelView for FakeKernel {
     fn take_connections(&mut self) -> Option<ConnectionStream> {
         let (reader, writer) = UnixStream::pair().unwrap();
         reader.set_nonblocking(true).unwrap();
+        writer.set_nonblocking(true).unwrap();
         self.with(|facts| facts.reports = Some(writer));
         Some(ConnectionStream::new(Closed(self.clone(), reader)))
     }
@@ -194,6 +199,28 @@ impl Daemon {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Stops it; returns the number of records that it has written and nobody has read.
+    pub async fn stop_and_count(self) -> usize {
+        let (journald, has_ended) = (self.journald, Arc::<AtomicBool>::default());
+        let ended = Arc::clone(&has_ended);
+        let counting = tokio::task::spawn_blocking(move || {
+            let mut count = 0;
+            loop {
+                let is_last = ended.load(Ordering::Relaxed);
+                while journald.recv(&mut [0; 64]).is_ok() {
+                    count += 1;
+                }
+                if is_last {
+                    return count;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        self.daemon.stop().await;
+        has_ended.store(true, Ordering::Relaxed);
+        counting.await.unwrap()
     }
 
     pub async fn stop(self) {
