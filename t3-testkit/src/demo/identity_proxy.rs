@@ -52,8 +52,9 @@ fn forward(mut browser: TcpStream, user: &str, dispatch: SocketAddr) -> io::Resu
     let mut serve = TcpStream::connect(dispatch)?;
     serve.set_nodelay(true)?;
     browser.set_nodelay(true)?;
-    serve.write_all(with_identity(&String::from_utf8_lossy(&bytes), user).as_bytes())?;
-    serve.write_all(&rest)?;
+    let head = with_identity(&String::from_utf8_lossy(&bytes), user);
+    // One write: a peer that reads once gets the complete head.
+    serve.write_all(&[head.as_bytes(), &rest].concat())?;
     let (from_browser, to_serve) = (browser.try_clone()?, serve.try_clone()?);
     let there = thread::spawn(move || copy(from_browser, to_serve));
     copy(serve, browser);
