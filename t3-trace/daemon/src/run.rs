@@ -167,7 +167,10 @@ pub async fn run(
         tokio::time::timeout(STOP_TIMEOUT, async { while orphan_writers.join_next().await.is_some() {} })
             .await;
     if finished.is_err() {
-        tracing::error!(records = orphan_writers.len(), "records lost: timed out making them");
+        tracing::error!(
+            unfinished = orphan_writers.len(),
+            "timed out writing records of direct connections or of an exited dispatch"
+        );
     }
     tasks.shutdown().await;
     if let Some(reconciler) = &reconciler {
